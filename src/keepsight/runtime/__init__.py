@@ -1,0 +1,1 @@
+"""Runs a model bundle on pictures with numpy, onnxruntime, simplejpeg and Pillow alone."""

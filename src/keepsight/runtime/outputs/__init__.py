@@ -1,0 +1,63 @@
+"""What networks' tensors mean: one module for each task, found by the task's name.
+
+A module ``keepsight.runtime.outputs.<task>`` has the members of `OutputModule`. Nothing else in the runtime knows which
+tasks exist.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keepsight.errors import NotFoundError
+from keepsight.runtime.manifest import BundleInfo
+
+
+class Output(Protocol):
+    """A model's answer to one picture."""
+
+    @property
+    def label(self) -> str:
+        """The answer in short, as lists and slices show it."""
+
+    @property
+    def confidence(self) -> float:
+        """Calibrated probability that the answer is right, 0 to 1; decides between "auto" and "review"."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole answer as JSON takes it."""
+
+
+class OutputModule(Protocol):
+    """What a module of this package offers."""
+
+    TENSORS: tuple[str, ...]
+    """Names of the network's outputs that `decode` needs (besides ``features``, which every network has)."""
+
+    def decode(self, tensors: Mapping[str, NDArray[np.float32]], *, info: BundleInfo, top_k: int) -> Sequence[Output]:
+        """One answer for each of the n pictures in `tensors` (first axis), with up to `top_k` possibilities each.
+
+        Raises:
+            BundleError: The tensors do not fit what the bundle says.
+        """
+
+
+def tasks() -> tuple[str, ...]:
+    """The tasks that can be run, by name."""
+    return tuple(sorted(item.name for item in pkgutil.iter_modules(__path__) if not item.name.startswith("_")))
+
+
+def output_module(task: str) -> OutputModule:
+    """The output module of a task.
+
+    Raises:
+        NotFoundError: There is no such task; names those that exist.
+    """
+    if task not in tasks():
+        raise NotFoundError.among("task", task, tasks())
+    return cast(OutputModule, importlib.import_module(f"{__name__}.{task}"))
