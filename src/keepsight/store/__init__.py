@@ -1,0 +1,1 @@
+"""Database, blobs, keys, audit and tokens: everything that is kept."""
