@@ -1,0 +1,1 @@
+"""Samples, annotations, versions, importers, splits, index vectors and erasure."""
