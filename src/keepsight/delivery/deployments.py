@@ -1,0 +1,265 @@
+"""What should be served: the newest deployment row of each project, and which servers do serve it.
+
+Promoting writes a row; every server polls, loads, warms, swaps and acknowledges. A deployment is live once every live
+server has acknowledged it. A server counts as live while its heartbeat is at most ``SERVER_TIMEOUT_S`` old.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from keepsight.errors import BadInputError, ConflictError
+from keepsight.store import audit, schema
+from keepsight.store.database import upsert
+from keepsight.store.workspace import Workspace
+from keepsight.training import models
+
+SERVER_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One decision to serve a model; ``live_at`` is None until all live servers have it."""
+
+    id: int
+    project: str
+    model_number: int
+    kind: str
+    reason: str
+    actor: str
+    run_id: str | None
+    created_at: float
+    live_at: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json`` and REST."""
+        return asdict(self)
+
+
+def current(ws: Workspace, project: str) -> Deployment | None:
+    """The deployment that should be served, or None."""
+    with ws.database.read() as connection:
+        return _current(connection, project)
+
+
+def history(ws: Workspace, project: str) -> list[Deployment]:
+    """All deployments of a project, newest first."""
+    query = (
+        sa.select(schema.deployment)
+        .where(schema.deployment.c.project_id == project)
+        .order_by(schema.deployment.c.id.desc())
+    )
+    with ws.database.read() as connection:
+        return [_deployment(row) for row in connection.execute(query).mappings()]
+
+
+def promote(
+    ws: Workspace,
+    project: str,
+    number: int,
+    *,
+    actor: str,
+    reason: str,
+    kind: str = "promote",
+    run_id: str | None = None,
+) -> Deployment:
+    """Makes a model the one to serve, audited; once per run, however often it is called.
+
+    ``kind`` is ``promote`` where the gate passed, ``override`` where a person decides in its stead (a reason is
+    needed), ``rollback`` for going back.
+
+    Raises:
+        ConflictError: The model was discarded, or is live already.
+        BadInputError: No reason for an override.
+    """
+    if kind == "override" and not reason.strip():
+        raise BadInputError(
+            "There is no reason.", expected="why you decide in the gate's stead.", do="Say it in a sentence (--reason)."
+        )
+    now = ws.clock()
+    with ws.database.write() as connection:
+        ws.database.lock(connection, f"deploy {project}")
+        model = models.get_in(connection, project, number)
+        if run_id is not None:
+            done = (
+                connection.execute(sa.select(schema.deployment).where(schema.deployment.c.run_id == run_id))
+                .mappings()
+                .one_or_none()
+            )
+            if done is not None:
+                return _deployment(done)
+        before = _current(connection, project)
+        if model.status == "discarded":
+            raise ConflictError(
+                f"Model {number} of {project} was discarded.",
+                expected="a challenger, or a model that was live before.",
+                do=f"Choose one from `keepsight models list {project}`.",
+            )
+        if before is not None and before.model_number == number:
+            raise ConflictError(
+                f"Model {number} of {project} is live already.", expected="another model.", do="Nothing needs doing."
+            )
+        if before is not None:
+            models.set_status(connection, project, before.model_number, "archived")
+        models.set_status(connection, project, number, "champion")
+        insert = sa.insert(schema.deployment).values(
+            project_id=project,
+            model_number=number,
+            kind=kind,
+            reason=reason,
+            actor=actor,
+            run_id=run_id,
+            created_at=now,
+            live_at=None,
+        )
+        made = connection.execute(insert.returning(schema.deployment)).mappings().one()
+        audit.append(
+            ws.database,
+            connection,
+            actor=actor,
+            action=f"model.{kind}",
+            target=f"{project}@{number}",
+            now=now,
+            detail={"reason": reason, "before": None if before is None else before.model_number},
+        )
+        return _deployment(made)
+
+
+def rollback(ws: Workspace, project: str, *, actor: str, reason: str = "rolled back") -> Deployment:
+    """Serves again the model that was live before the present one.
+
+    Raises:
+        ConflictError: There is none.
+    """
+    rows = history(ws, project)
+    discarded = {model.number for model in models.list_models(ws, project) if model.status == "discarded"}
+    for row in rows[1:]:
+        if row.model_number != rows[0].model_number and row.model_number not in discarded:
+            return promote(ws, project, row.model_number, actor=actor, reason=reason, kind="rollback")
+    raise ConflictError(
+        f"{project} has no earlier model to go back to.",
+        expected="at least two deployments.",
+        do=f"See `keepsight models list {project}`.",
+    )
+
+
+def live_servers(ws: Workspace) -> list[str]:
+    """Ids of the servers whose heartbeat is fresh."""
+    with ws.database.read() as connection:
+        return _live_servers(connection, ws.clock())
+
+
+def acknowledge(ws: Workspace, deployment_id: int, server_id: str, error: str | None = None) -> None:
+    """Records that a server serves a deployment, or why it cannot; marks it live once all live servers do."""
+    now = ws.clock()
+    with ws.database.write() as connection:
+        # Of two servers that acknowledge at once, the second must see the first.
+        ws.database.lock(connection, f"acknowledge {deployment_id}")
+        row = {"deployment_id": deployment_id, "server_id": server_id, "at": now, "error": error}
+        upsert(connection, schema.acknowledgement, [row])
+        if _is_served(connection, deployment_id, now):
+            _mark_live(connection, deployment_id, now)
+
+
+def settle(ws: Workspace, project: str) -> None:
+    """Marks the current deployment live where the server that it still waited for is gone; the leader calls this."""
+    now = ws.clock()
+    with ws.database.read() as connection:
+        waiting = _current(connection, project)
+        served = waiting is not None and waiting.live_at is None and _is_served(connection, waiting.id, now)
+    if waiting is not None and served:
+        with ws.database.write() as connection:
+            _mark_live(connection, waiting.id, now)
+
+
+def wait_live(
+    ws: Workspace, project: str, deployment_id: int, *, timeout_s: float, stop: Callable[[], bool] = lambda: False
+) -> bool:
+    """Waits until all live servers serve a deployment; whether they do. Without a live server there is nobody to wait
+    for, and the answer is False at once.
+
+    Raises:
+        ConflictError: A server cannot serve it; says why.
+    """
+    deadline = time.monotonic() + timeout_s
+    while live_servers(ws) and time.monotonic() < deadline and not stop():
+        settle(ws, project)
+        now = next(row for row in history(ws, project) if row.id == deployment_id)
+        if now.live_at is not None:
+            return True
+        wrong = failures(ws, deployment_id, live_only=True)
+        if wrong:
+            raise ConflictError(
+                f"A server cannot serve model {now.model_number} of {project}: {wrong[0]}",
+                expected="servers that can load the bundle.",
+                do=f"Roll back (`keepsight models rollback {project}`) and look at that server's log.",
+            )
+        time.sleep(0.02)
+    return False
+
+
+def failures(ws: Workspace, deployment_id: int, *, live_only: bool = False) -> list[str]:
+    """What the servers said that could not take a deployment; with ``live_only`` those that still run."""
+    with ws.database.read() as connection:
+        query = sa.select(schema.acknowledgement.c.error).where(
+            schema.acknowledgement.c.deployment_id == deployment_id, schema.acknowledgement.c.error.is_not(None)
+        )
+        if live_only:
+            query = query.where(schema.acknowledgement.c.server_id.in_(_live_servers(connection, ws.clock())))
+        return list(connection.scalars(query))
+
+
+def _live_servers(connection: Connection, now: float) -> list[str]:
+    return list(
+        connection.scalars(sa.select(schema.server.c.id).where(schema.server.c.seen_at > now - SERVER_TIMEOUT_S))
+    )
+
+
+def _is_served(connection: Connection, deployment_id: int, now: float) -> bool:
+    """Whether somebody serves it and no live server does not."""
+    table = schema.acknowledgement
+    query = sa.select(table.c.server_id).where(table.c.deployment_id == deployment_id, table.c.error.is_(None))
+    have = set(connection.scalars(query))
+    return bool(have) and have >= set(_live_servers(connection, now))
+
+
+def _mark_live(connection: Connection, deployment_id: int, now: float) -> None:
+    connection.execute(
+        sa.update(schema.deployment)
+        .where(schema.deployment.c.id == deployment_id, schema.deployment.c.live_at.is_(None))
+        .values(live_at=now)
+    )
+
+
+def _current(connection: Connection, project: str) -> Deployment | None:
+    row = (
+        connection.execute(
+            sa.select(schema.deployment)
+            .where(schema.deployment.c.project_id == project)
+            .order_by(schema.deployment.c.id.desc())
+            .limit(1)
+        )
+        .mappings()
+        .one_or_none()
+    )
+    return None if row is None else _deployment(row)
+
+
+def _deployment(row: Any) -> Deployment:
+    return Deployment(
+        id=row["id"],
+        project=row["project_id"],
+        model_number=row["model_number"],
+        kind=row["kind"],
+        reason=row["reason"],
+        actor=row["actor"],
+        run_id=row["run_id"],
+        created_at=row["created_at"],
+        live_at=row["live_at"],
+    )

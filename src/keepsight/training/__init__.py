@@ -1,0 +1,1 @@
+"""Recipes that train models, the numerics behind them, and the gate that a release must pass."""

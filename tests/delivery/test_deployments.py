@@ -1,0 +1,156 @@
+"""Releasing, overruling, going back; a release is live once every running server has it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import sqlalchemy as sa
+
+from keepsight.delivery import deployments
+from keepsight.errors import BadInputError, ConflictError, NotFoundError
+from keepsight.store import schema
+from keepsight.store.database import upsert
+from keepsight.store.workspace import Workspace
+from keepsight.training import models
+from tests.tiny import Clock, bundle, register, release
+
+
+def beat(ws: Workspace, *servers: str) -> None:
+    """These servers are alive now."""
+    row = {"url": "http://x", "pid": 1, "host": "h", "started_at": 0.0, "seen_at": ws.clock()}
+    with ws.database.write() as connection:
+        upsert(connection, schema.server, [{"id": server, **row} for server in servers])
+
+
+def status(ws: Workspace, number: int) -> str:
+    return models.get(ws, "shop", number).status
+
+
+def audited(ws: Workspace) -> list[tuple[str, str]]:
+    with ws.database.read() as connection:
+        rows = connection.execute(sa.select(schema.audit.c.action, schema.audit.c.target).order_by(schema.audit.c.seq))
+        return [(row.action, row.target) for row in rows if row.action.startswith("model.")]
+
+
+def test_a_release_replaces_the_live_model_and_stands_in_the_audit_log(workspace: Workspace) -> None:
+    assert deployments.current(workspace, "shop") is None
+    release(workspace)
+    second = release(workspace, bundle(1))
+    assert [status(workspace, 1), status(workspace, 2)] == ["archived", "champion"]
+    assert deployments.current(workspace, "shop") == second
+    assert [row.model_number for row in deployments.history(workspace, "shop")] == [2, 1]
+    assert audited(workspace)[-1] == ("model.promote", "shop@2")
+    assert deployments.current(workspace, "other") is None
+
+
+def test_a_run_releases_once(workspace: Workspace) -> None:
+    model = register(workspace, run_id="r" * 32)
+    made = [
+        deployments.promote(workspace, "shop", model.number, actor="keepsight", reason="passed", run_id="r" * 32)
+        for _ in range(2)
+    ]
+    assert made[0] == made[1]
+    # Nor does a step that is repeated undo what a person did meanwhile.
+    later = release(workspace, bundle(1))
+    deployments.promote(workspace, "shop", model.number, actor="keepsight", reason="passed", run_id="r" * 32)
+    assert deployments.current(workspace, "shop") == later
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_overruling_the_gate_needs_a_reason(workspace: Workspace, reason: str) -> None:
+    number = register(workspace).number
+    with pytest.raises(BadInputError):
+        deployments.promote(workspace, "shop", number, actor="ana", reason=reason, kind="override")
+    assert status(workspace, number) == "challenger"
+
+
+def test_what_is_live_or_discarded_or_unknown_cannot_be_released(workspace: Workspace) -> None:
+    release(workspace)
+    with pytest.raises(ConflictError, match="live already"):
+        deployments.promote(workspace, "shop", 1, actor="ana", reason="again")
+    models.discard(workspace, "shop", register(workspace, bundle(1)).number, actor="ana", reason="bad")
+    with pytest.raises(ConflictError, match="discarded"):
+        deployments.promote(workspace, "shop", 2, actor="ana", reason="still")
+    with pytest.raises(NotFoundError):
+        deployments.promote(workspace, "shop", 9, actor="ana", reason="none")
+
+
+def test_going_back_serves_the_model_before(workspace: Workspace) -> None:
+    with pytest.raises(ConflictError, match="no earlier model"):
+        deployments.rollback(workspace, "shop", actor="ana")
+    release(workspace)
+    with pytest.raises(ConflictError, match="no earlier model"):
+        deployments.rollback(workspace, "shop", actor="ana")
+    release(workspace, bundle(1))
+    back = deployments.rollback(workspace, "shop", actor="ana")
+    assert (back.model_number, back.kind) == (1, "rollback")
+    assert [status(workspace, 1), status(workspace, 2)] == ["champion", "archived"]
+    assert audited(workspace)[-1] == ("model.rollback", "shop@1")
+
+
+def test_going_back_passes_over_discarded_models(workspace: Workspace) -> None:
+    for seed in range(3):
+        release(workspace, bundle(seed))
+    models.discard(workspace, "shop", 2, actor="ana", reason="bad")
+    assert deployments.rollback(workspace, "shop", actor="ana").model_number == 1
+
+
+def test_live_only_once_every_running_server_serves_it(workspace: Workspace) -> None:
+    beat(workspace, "one", "two")
+    made = release(workspace)
+    deployments.acknowledge(workspace, made.id, "one")
+    assert deployments.history(workspace, "shop")[0].live_at is None
+    deployments.acknowledge(workspace, made.id, "two", error="no memory")
+    assert deployments.history(workspace, "shop")[0].live_at is None
+    deployments.acknowledge(workspace, made.id, "two")
+    assert deployments.history(workspace, "shop")[0].live_at == 1000.0
+    assert deployments.wait_live(workspace, "shop", made.id, timeout_s=5)
+
+
+def test_a_server_that_dies_is_not_waited_for(workspace: Workspace) -> None:
+    clock = workspace.clock = Clock()
+    beat(workspace, "one", "two")
+    made = release(workspace)
+    deployments.acknowledge(workspace, made.id, "one")
+    assert not deployments.wait_live(workspace, "shop", made.id, timeout_s=0.05)
+    clock.now += 6
+    beat(workspace, "one")
+    assert deployments.wait_live(workspace, "shop", made.id, timeout_s=5)
+    assert deployments.history(workspace, "shop")[0].live_at == clock.now
+
+
+def test_two_servers_that_acknowledge_at_once_make_it_live(workspace: Workspace) -> None:
+    servers = [f"server {number}" for number in range(6)]
+    beat(workspace, *servers)
+    made = release(workspace)
+    start = threading.Barrier(len(servers))
+
+    def acknowledge(server: str) -> None:
+        start.wait()
+        deployments.acknowledge(workspace, made.id, server)
+
+    threads = [threading.Thread(target=acknowledge, args=(server,)) for server in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert deployments.history(workspace, "shop")[0].live_at == 1000.0
+
+
+def test_waiting_tells_why_a_running_server_cannot_serve_it(workspace: Workspace) -> None:
+    clock = workspace.clock = Clock()
+    beat(workspace, "one", "two")
+    made = release(workspace)
+    deployments.acknowledge(workspace, made.id, "one", error="no memory")
+    with pytest.raises(ConflictError, match="no memory"):
+        deployments.wait_live(workspace, "shop", made.id, timeout_s=5)
+    clock.now += 6
+    beat(workspace, "two")
+    deployments.acknowledge(workspace, made.id, "two")
+    assert deployments.wait_live(workspace, "shop", made.id, timeout_s=5)
+
+
+def test_without_a_server_nobody_is_waited_for(workspace: Workspace) -> None:
+    made = release(workspace)
+    assert not deployments.wait_live(workspace, "shop", made.id, timeout_s=60)

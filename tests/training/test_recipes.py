@@ -1,0 +1,53 @@
+"""Recipes are found by task and name, and give networks that answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keepsight.errors import NotFoundError
+from keepsight.runtime.session import open_session
+from keepsight.training import recipes
+from tests.tiny import DIMENSIONS, backbone
+
+
+def made_of(seed: int) -> recipes.Material:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = rng.standard_normal((60, DIMENSIONS)).astype(np.float32)
+    features[np.arange(60), labels] += 8
+    progress: list[Any] = []
+    return recipes.Material(
+        backbone=backbone(),
+        features=features,
+        labels=labels.astype(np.int64),
+        groups=np.arange(60),
+        names=("a", "b", "c"),
+        seed=seed,
+        progress=progress.append,
+    )
+
+
+def test_unknown_names_are_told_with_those_that_exist() -> None:
+    with pytest.raises(NotFoundError, match="classification"):
+        recipes.get("cooking", "head")
+    with pytest.raises(NotFoundError, match="head"):
+        recipes.get("classification", "tail")
+
+
+def test_a_head_learns_and_the_same_seed_gives_the_same_bytes() -> None:
+    recipe = recipes.get("classification", "head")
+    material = made_of(7)
+    trained = recipe(material)
+    assert trained.probabilities.shape == (60, 3)
+    assert np.allclose(trained.probabilities.sum(axis=1), 1.0)
+    held_out = trained.probabilities[trained.judged].argmax(axis=1) == material.labels[trained.judged]
+    assert held_out.mean() == pytest.approx(trained.figures["accuracy"])
+    assert trained.figures["pictures"] == trained.judged.sum() > 0
+    assert recipe(made_of(7)).model == trained.model
+    session = open_session(trained.model)
+    image = np.zeros((2, 3, 8, 8), np.float32)
+    features, logits = session.run(["features", "logits"], {"image": image})
+    assert (features.shape, logits.shape) == ((2, DIMENSIONS), (2, 3))
