@@ -1,0 +1,1 @@
+"""What production traffic says about the model: drift, accuracy, latency."""

@@ -1,0 +1,1 @@
+"""What people judge: pictures that wait for a person, and their verdicts."""
