@@ -1,0 +1,1 @@
+"""The durable loop: what starts a retrain, carries it through a crash and ends it once."""
