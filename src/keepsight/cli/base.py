@@ -1,0 +1,96 @@
+"""The command line of the base install: predicts with a bundle; every other command names the extra that it needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from keepsight import __version__
+from keepsight.errors import BadInputError, KeepsightError, MissingExtraError
+
+EXIT_ERROR = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in the shape of all errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInputError(
+            f"{message[0].upper()}{message[1:]}.",
+            expected="`keepsight predict BUNDLE PICTURE...`.",
+            do="See `keepsight predict --help`.",
+        )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command; the exit code."""
+    as_json = "--json" in arguments
+    try:
+        return _run(arguments)
+    except KeepsightError as error:
+        if as_json:
+            sys.stdout.write(json.dumps(error.as_dict()) + "\n")
+        else:
+            sys.stderr.write(f"{error.found}\n  Expected: {error.expected}\n  What to do: {error.do}\n")
+        return EXIT_ERROR
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] not in {"predict", "-h", "--help", "--version"}:
+        raise MissingExtraError(
+            f"`keepsight {arguments[0]}` is not part of the base install.",
+            expected="`predict`, which is all that the base install does.",
+            do='Install the platform: pip install "keepsight[server]".',
+        )
+    parser = _Parser(prog="keepsight", description="Keepsight, base install: predict with a bundle.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    predict = commands.add_parser("predict", help="answers for pictures")
+    predict.add_argument("bundle", type=Path, help="a bundle: a folder or .zip")
+    predict.add_argument("pictures", type=Path, nargs="+")
+    predict.add_argument("--top-k", type=int, default=5)
+    predict.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    from keepsight.runtime.bundle import Bundle
+    from keepsight.runtime.predictor import Predictor
+
+    predictor = Predictor(Bundle.open(options.bundle))
+    answers = predict_files(predictor, options.pictures, top_k=options.top_k)
+    sys.stdout.write(render(answers, as_json=options.json))
+    return 1 if all("error" in answer for answer in answers) else 0
+
+
+def predict_files(predictor: Any, paths: Sequence[Path], *, top_k: int) -> list[dict[str, Any]]:
+    """One answer or error per picture, in order; a bad picture costs itself alone."""
+    answers = []
+    for path in paths:
+        try:
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise BadInputError(
+                    f"{path} cannot be read: {error.strerror}.", expected="a picture file.", do="Check the path."
+                ) from None
+            prediction = predictor.predict(data, top_k=top_k)
+            answers.append({"picture": str(path), **prediction.as_dict()})
+        except KeepsightError as error:
+            answers.append({"picture": str(path), **error.as_dict()})
+    return answers
+
+
+def render(answers: Sequence[dict[str, Any]], *, as_json: bool) -> str:
+    """The answers as JSON, or as a line per picture."""
+    if as_json:
+        return json.dumps({"predictions": list(answers)}) + "\n"
+    lines = []
+    for answer in answers:
+        if "error" in answer:
+            lines.append(f"{answer['picture']}: {answer['error']['found']}")
+        else:
+            ask = "" if answer["decision"] == "auto" else "  (please check)"
+            lines.append(f"{answer['picture']}: {answer['label']} {answer['confidence']:.0%}{ask}")
+    return "\n".join(lines) + "\n"

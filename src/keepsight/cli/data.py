@@ -1,0 +1,200 @@
+"""``keepsight data``: import, versions, diff, show, tag, commit, verify."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keepsight.cli.common import (
+    Json,
+    Project,
+    WorkspaceOption,
+    actor,
+    counted,
+    opened,
+    progress_bar,
+    show,
+    table,
+    when,
+)
+
+app = typer.Typer(help="Pictures and labels: import, versions, checks.", no_args_is_help=True)
+Which = Annotated[str, typer.Argument(help="Version number, tag or latest.", show_default=False)]
+SHOWN_REJECTIONS = 20
+
+
+@app.command("import")
+def import_pictures(
+    project: Project,
+    source: Annotated[Path, typer.Argument(help="Folder of class folders, or a CSV file.", show_default=False)],
+    split: Annotated[
+        str, typer.Option(help="train, val or test for all; auto: as the source says, else made.")
+    ] = "auto",
+    label_column: Annotated[str | None, typer.Option(help="CSV column with the label.", show_default=False)] = None,
+    message: Annotated[str | None, typer.Option(help="Message of the dataset version.", show_default=False)] = None,
+    commit: Annotated[bool, typer.Option(help="Make a dataset version of it.")] = True,
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> int:
+    """Import pictures. What cannot be read is listed with its reason (exit code 1); the rest goes in."""
+    from keepsight.data import importers, versions
+
+    with opened(workspace) as ws, progress_bar(quiet=json) as on_progress:
+        ws.check_project(project)
+        report = importers.import_path(
+            ws,
+            project,
+            source,
+            split=split,
+            label_column=label_column,
+            author=actor(),
+            progress=lambda done, total: on_progress({"text": "importing", "done": done, "total": total}),
+        )
+        version = None
+        if commit:
+            on_progress({"text": "making a dataset version"})
+            version = versions.commit(ws, project, message=message or f"import of {source.name}", author=actor())
+    value = {**report.as_dict(), "version": None if version is None else version.as_dict()}
+
+    def text() -> str:
+        lines = [f"{report.added} added, {report.updated} changed, {report.unchanged} already there."]
+        lines += [f"  not taken: {item.name}: {item.text}" for item in report.rejected[:SHOWN_REJECTIONS]]
+        if len(report.rejected) > SHOWN_REJECTIONS:
+            lines.append(f"  and {len(report.rejected) - SHOWN_REJECTIONS} more (--json lists all)")
+        if report.skipped:
+            lines.append(f"  {len(report.skipped)} other files were passed over.")
+        lines += [f"  Note: {warning}" for warning in report.warnings]
+        if version is not None:
+            lines.append(f"Dataset version {version.number}: {version.samples} pictures.")
+        return "\n".join(lines)
+
+    show(value, as_json=json, text=text)
+    return 1 if report.rejected else 0
+
+
+@app.command("versions")
+def list_versions(project: Project, workspace: WorkspaceOption = None, json: Json = False) -> None:
+    """All dataset versions, newest first."""
+    from keepsight.data import versions
+
+    with opened(workspace) as ws:
+        rows = versions.log(ws, ws.check_project(project))
+    lines = [
+        (row.number, row.samples, f"+{row.added} -{row.removed}", row.message, row.author, when(row.created_at),
+         ", ".join(row.tags), row.digest[:12])
+        for row in rows
+    ]  # fmt: skip
+    head = ("version", "pictures", "change", "message", "by", "made (UTC)", "tags", "digest")
+    show([row.as_dict() for row in rows], as_json=json, text=lambda: table(head, lines, empty="No versions yet."))
+
+
+@app.command("commit")
+def commit_changes(
+    project: Project,
+    message: Annotated[str, typer.Option("--message", "-m", help="What changed.")] = "changes",
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> None:
+    """Make everything that changed since the last version the next one."""
+    from keepsight.data import versions
+
+    with opened(workspace) as ws:
+        version = versions.commit(ws, ws.check_project(project), message=message, author=actor())
+    value = {"version": None if version is None else version.as_dict()}
+    told = "Nothing changed." if version is None else f"Dataset version {version.number}: {version.samples} pictures."
+    show(value, as_json=json, text=lambda: told)
+
+
+@app.command("diff")
+def diff(project: Project, before: Which, after: Which, workspace: WorkspaceOption = None, json: Json = False) -> None:
+    """What changed from one version to another."""
+    from keepsight.data import versions
+
+    with opened(workspace) as ws:
+        result = versions.diff(ws, ws.check_project(project), before, after)
+
+    def text() -> str:
+        lines = [
+            (change.kind, change.name, _side(change.split_before, change.value_before),
+             _side(change.split_after, change.value_after))
+            for change in result.changes
+        ]  # fmt: skip
+        return table(("change", "picture", "before", "after"), lines, empty="No difference.")
+
+    show(result.as_dict(), as_json=json, text=text)
+
+
+def _side(split: str | None, value: dict[str, Any] | None) -> str:
+    return "" if split is None else f"{split}: {'' if value is None else value.get('label', value)}"
+
+
+@app.command("show")
+def show_version(
+    project: Project,
+    which: Annotated[str, typer.Argument(help="Version number, tag or latest.")] = "latest",
+    samples: Annotated[bool, typer.Option("--samples", help="List every picture.")] = False,
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> None:
+    """One version: pictures per class and split."""
+    from keepsight.data import samples as reading
+    from keepsight.data import versions
+
+    with opened(workspace) as ws:
+        version = versions.get(ws, ws.check_project(project), which)
+        rows = reading.at_version(ws, project, version.number)
+    counts = Counter((reading.label_of(row.value) or "(no label)", row.split) for row in rows)
+    splits = sorted({split for _, split in counts})
+    classes = sorted({label for label, _ in counts})
+    value: dict[str, Any] = {
+        **version.as_dict(),
+        "classes": {label: {split: counts[label, split] for split in splits} for label in classes},
+    }
+    if samples:
+        value["rows"] = [row.as_dict() for row in rows]
+
+    def text() -> str:
+        lines = [(label, *(counts[label, split] for split in splits)) for label in classes]
+        told = f"Version {version.number} of {project}: {version.samples} pictures, {version.message}\n"
+        told += table(("class", *splits), lines, empty="No pictures.")
+        if samples:
+            listed = [(row.sample_id, row.split, reading.label_of(row.value), row.name) for row in rows]
+            told += "\n\n" + table(("sample", "split", "label", "name"), listed, empty="")
+        return told
+
+    show(value, as_json=json, text=text)
+
+
+@app.command("tag")
+def tag(
+    project: Project,
+    which: Which,
+    name: Annotated[str, typer.Argument(help="A name for the version; it never moves.", show_default=False)],
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> None:
+    """Give a version a name."""
+    from keepsight.data import versions
+
+    with opened(workspace) as ws:
+        version = versions.get(ws, ws.check_project(project), which)
+        versions.tag(ws, project, name, version.number, actor=actor())
+    show({"version": version.number, "tag": name}, as_json=json, text=lambda: f"Version {version.number} is {name}.")
+
+
+@app.command("verify")
+def verify(
+    project: Project,
+    which: Annotated[str | None, typer.Argument(help="Version number or tag; else all.", show_default=False)] = None,
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> None:
+    """Recompute the digests of a version, or of all, from their rows."""
+    from keepsight.data import versions
+
+    with opened(workspace) as ws:
+        count = versions.verify(ws, ws.check_project(project), which)
+    show({"verified": count}, as_json=json, text=lambda: f"As committed: {counted(count, 'version')}.")

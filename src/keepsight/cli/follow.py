@@ -1,0 +1,166 @@
+"""``train`` and ``retrain``: ask for a run and follow it.
+
+With a server on the workspace the run is a row that its leader picks up. Without one, this process is the leader for as
+long as the run takes; if it is killed, the next ``train`` or ``up`` finishes the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keepsight.cli.common import (
+    EXIT_ERROR,
+    Json,
+    Project,
+    WorkspaceOption,
+    actor,
+    interval,
+    opened,
+    progress_bar,
+    say,
+    show,
+)
+
+if TYPE_CHECKING:
+    from keepsight.loop.runs import RunRow
+    from keepsight.store.workspace import Workspace
+
+POLL_S = 0.1
+EXIT_CODES = {"deployed": 0, "kept": 0, "rejected": 1, "ask": 3}
+STEP_TEXTS = {
+    "version": "committing the labels",
+    "features": "looking at the pictures",
+    "train": "training",
+    "gate": "passing the gate",
+    "deploy": "releasing",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("train")(train)
+    app.command("retrain")(retrain)
+
+
+def train(
+    project: Project,
+    recipe: Annotated[str | None, typer.Option(help="Which recipe; else the setting train.recipe.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Dataset version or tag; else commit and take the newest.")
+    ] = None,
+    promote: Annotated[bool, typer.Option(help="Release the model if it passes the gate.")] = True,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "trained by hand",
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> int:
+    """Train a model, gate it and release it. Exit code 0 released, 1 rejected, 2 error, 3 a person must decide."""
+    params: dict[str, Any] = {"promote": promote}
+    with opened(workspace) as ws:
+        ws.check_project(project)
+        if recipe is not None:
+            from keepsight.training import recipes
+
+            recipes.get(ws.settings(project)["task"], recipe)
+            params["recipe"] = recipe
+        if version is not None:
+            from keepsight.data import versions
+
+            params["version"] = versions.get(ws, project, version).number
+        return _request(ws, project, reason=reason, params=params, follow=True, as_json=json)
+
+
+def retrain(
+    project: Project,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "retrained by hand",
+    follow: Annotated[bool, typer.Option(help="Wait for the end; --no-follow only asks for it.")] = True,
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> int:
+    """Retrain on everything that was reviewed since; exit codes as for train."""
+    with opened(workspace) as ws:
+        return _request(ws, project, reason=reason, params={}, follow=follow, as_json=json)
+
+
+def _request(ws: Workspace, project: str, *, reason: str, params: dict[str, Any], follow: bool, as_json: bool) -> int:
+    from keepsight.loop import runs
+
+    with _someone_leads(ws, needed=follow):
+        run_id = runs.enqueue(ws, project, trigger="hand", reason=reason, actor=actor(), params=params)
+        if not follow:
+            show({"run": run_id}, as_json=as_json, text=lambda: f"Asked for run {run_id[:8]}.")
+            return 0
+        row = _follow(ws, run_id, quiet=as_json)
+    show(row.as_dict(), as_json=as_json, text=lambda: _report(row))
+    return EXIT_CODES.get(row.outcome or "", EXIT_ERROR) if row.status == "done" else EXIT_ERROR
+
+
+@contextmanager
+def _someone_leads(ws: Workspace, *, needed: bool) -> Iterator[None]:
+    """Makes sure that the run is worked on: by a server's loop if there is one, else by one in this process."""
+    from keepsight.loop import leader
+
+    if not needed or leader.somebody_leads(ws):
+        yield
+        return
+    own = leader.Leader(ws)
+    own.start()
+    try:
+        yield
+    finally:
+        own.stop()
+
+
+def _follow(ws: Workspace, run_id: str, *, quiet: bool) -> RunRow:
+    from keepsight.loop import runs
+
+    step = None
+    with progress_bar(quiet=quiet) as on_progress:
+        while True:
+            row = runs.get(ws, run_id)
+            if row.step != step and row.step is not None and not quiet:
+                step = row.step
+                say(f"  {STEP_TEXTS[step]} …")
+            if row.progress:
+                on_progress(row.progress)
+            if row.finished:
+                return row
+            try:
+                time.sleep(POLL_S)
+            except KeyboardInterrupt:
+                runs.cancel(ws, run_id, actor=actor())
+                say("Cancelled.")
+
+
+def _report(row: RunRow) -> str:
+    if row.error is not None:
+        return f"{row.error['found']}\n  Expected: {row.error['expected']}\n  What to do: {row.error['do']}"
+    if row.status != "done":
+        return f"The run was {row.status}."
+    record = row.record or {}
+    metrics = record.get("metrics", {})
+    lines = [
+        f"Model {row.model_number} of {row.project}, trained on dataset version {row.dataset_version} "
+        f"in {record.get('duration_s', 0):.0f} s ({record.get('cost_eur', 0):.4f} EUR)",
+        f"  accuracy on the test pictures: {interval(metrics.get('accuracy'))}",
+    ]
+    for check in (row.gate or {}).get("checks", []):
+        mark = {"pass": "ok  ", "fail": "FAIL", "cannot_tell": "?   "}[check["status"]]
+        lines.append(f"  {mark} {check['name']}: {check['reason']}")
+    ends = {
+        "deployed": "Released: it is the live model now.",
+        "kept": "Kept as challenger; release it with `keepsight models promote`.",
+        "ask": "A person must decide: `keepsight models promote` or `keepsight models discard`.",
+        "rejected": "Not released: it did not pass the gate.",
+    }
+    lines.append(ends[row.outcome or "kept"])
+    if record.get("answers_by_itself") is False:
+        lines.append(
+            "Every picture goes to review for now: too few show at which confidence its answers are as right as\n"
+            "review.target_accuracy asks. More labels mend that; or decide yourself with review.min_confidence."
+        )
+    return "\n".join(lines)

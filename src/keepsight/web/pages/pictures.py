@@ -1,0 +1,31 @@
+"""``/{project}/pictures/{picture_id}``: a picture for the eye, in a few sizes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from keepsight.errors import NotFoundError
+from keepsight.web import figures, pictures
+from keepsight.web.pages.common import Project, Space
+
+router = APIRouter(include_in_schema=False)
+
+# Long enough to page back and forth, short enough that an erased picture does not stay in a browser.
+KEEP_S = 300
+
+
+@router.get("/{project}/pictures/{picture_id}")
+def picture(ws: Space, project: Project, picture_id: str, side: int = 320) -> Response:
+    """A JPEG of the picture."""
+    if not figures.has_picture(ws, project, picture_id):
+        raise NotFoundError(
+            f"{project} has no picture {picture_id[:12]}.",
+            expected="a picture of its data or its review queue.",
+            do="Load the page again; it may have been erased.",
+        )
+    return Response(
+        pictures.scaled(ws, picture_id, side=side),
+        media_type="image/jpeg",
+        headers={"cache-control": f"private, max-age={KEEP_S}"},
+    )

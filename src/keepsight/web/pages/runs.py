@@ -1,0 +1,155 @@
+"""``/{project}/runs``: training runs, and for each the chain from the reviewers' labels to what is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from keepsight.data import versions
+from keepsight.delivery import deployments
+from keepsight.errors import NotFoundError
+from keepsight.loop import runs
+from keepsight.store import schema
+from keepsight.store.workspace import Workspace
+from keepsight.web import figures, render
+from keepsight.web.pages.common import Actor, Form, Project, Space, back, is_htmx, project_page
+
+router = APIRouter(include_in_schema=False)
+
+# The steps of a run in their order, with what they do in words.
+STEPS = {
+    "version": "Put the new labels into a dataset version",
+    "features": "Look at the new pictures",
+    "train": "Train and measure the new model",
+    "gate": "Compare it with the live model",
+    "deploy": "Release it, or ask a person",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run: ``state`` is done, now, failed, stopped or waiting."""
+
+    name: str
+    text: str
+    state: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Everything that one run ties together."""
+
+    run: runs.RunRow
+    stages: list[Stage]
+    alert: Any
+    reviewed: int
+    pictures: list[figures.SamplePicture]
+    since: int
+    version: versions.Version | None
+    deployment: deployments.Deployment | None
+
+
+@router.get("/{project}/runs")
+def list_page(request: Request, ws: Space, project: Project) -> Response:
+    """The newest runs; the page follows them while one is under way."""
+    found = runs.list_runs(ws, project, limit=50)
+    context: dict[str, Any] = {"runs": found, "busy": any(not run.finished for run in found), "steps": STEPS}
+    if is_htmx(request):
+        return render.page(request, "runs_list.html", project=project, **context)
+    return project_page(
+        request, "runs.html", project, active="runs", new_labels=figures.uncommitted(ws, project), **context
+    )
+
+
+@router.post("/{project}/runs")
+def start(ws: Space, project: Project, who: Actor, form: Form) -> Response:
+    """Asks for a training run."""
+    reason = form.get("reason", "").strip() or "by hand"
+    run_id = runs.enqueue(ws, project, trigger="hand", reason=reason, actor=who)
+    return back(f"/{project}/runs/{run_id}", said="queued")
+
+
+@router.post("/{project}/runs/{run_id}/cancel")
+def cancel(ws: Space, project: Project, run_id: str, who: Actor, form: Form) -> Response:  # noqa: ARG001
+    """Stops a run."""
+    runs.cancel(ws, _own(ws, project, run_id).id, actor=who)
+    return back(f"/{project}/runs/{run_id}", said="cancelled")
+
+
+@router.get("/{project}/runs/{run_id}")
+def show(request: Request, ws: Space, project: Project, run_id: str) -> Response:
+    """The chain of one run; it follows the run while it is under way."""
+    chain = _chain(ws, _own(ws, project, run_id))
+    if is_htmx(request):
+        return render.page(request, "chain.html", project=project, chain=chain)
+    return project_page(request, "run.html", project, active="runs", chain=chain)
+
+
+def _own(ws: Workspace, project: str, run_id: str) -> runs.RunRow:
+    run = runs.get(ws, run_id)
+    if run.project != project:
+        raise NotFoundError(
+            f'{project} has no run "{run_id}".', expected="a run of this project.", do=f"See /{project}/runs."
+        )
+    return run
+
+
+def _chain(ws: Workspace, run: runs.RunRow) -> Chain:
+    number = run.dataset_version
+    since = _version_before(ws, run)
+    reviewed, shown = (
+        (0, []) if number is None else figures.reviewed_between(ws, run.project, after=since, until=number)
+    )
+    return Chain(
+        run=run,
+        stages=_stages(run),
+        alert=_alert(ws, run),
+        reviewed=reviewed,
+        pictures=shown,
+        since=since,
+        version=None if number is None else versions.get(ws, run.project, number),
+        deployment=next((row for row in deployments.history(ws, run.project) if row.run_id == run.id), None),
+    )
+
+
+def _stages(run: runs.RunRow) -> list[Stage]:
+    took = {step["name"]: step["ended"] - step["began"] for step in (run.record or {}).get("steps", [])}
+    ends = {"failed": "failed", "cancelled": "stopped"}
+    stages = []
+    for name, text in STEPS.items():
+        state = "done" if name in took else "waiting"
+        if name not in took and name == run.step:
+            state = ends.get(run.status, "now")
+        stages.append(Stage(name, text, state, took.get(name)))
+    return stages
+
+
+def _version_before(ws: Workspace, run: runs.RunRow) -> int:
+    """The dataset version that the run before trained on; 0 for a first run."""
+    table = schema.run
+    query = sa.select(sa.func.max(table.c.dataset_version)).where(
+        table.c.project_id == run.project, table.c.seq < run.seq, table.c.dataset_version < (run.dataset_version or 0)
+    )
+    with ws.database.read() as connection:
+        return int(connection.scalar(query) or 0)
+
+
+def _alert(ws: Workspace, run: runs.RunRow) -> Any:
+    """The alarm with which this run shares its trace."""
+    table = schema.alert
+    query = (
+        sa.select(table)
+        .where(
+            table.c.project_id == run.project,
+            table.c.trace_id == run.trace_id,
+            table.c.kind.in_(("drift", "accuracy")),
+        )
+        .limit(1)
+    )
+    with ws.database.read() as connection:
+        return connection.execute(query).mappings().one_or_none()

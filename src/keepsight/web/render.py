@@ -1,0 +1,123 @@
+"""Turns templates into responses: one environment, escaped, with the words that pages use for figures."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+HERE = Path(__file__).resolve().parent
+STATIC = HERE / "static"
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
+
+
+def page(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
+    """The page of a template."""
+    return HTMLResponse(text(request, template, **context), status_code=status)
+
+
+def text(request: Request, template: str, **context: Any) -> str:
+    """A template's HTML; ``request`` and the session's form key are known to every template."""
+    state = request.state
+    shared = {
+        "request": request,
+        "form_key": request.app.state.sessions.form_key(state.session),
+        "identity": getattr(state, "identity", None),
+        "now": request.app.state.ws.clock(),
+    }
+    return environment().get_template(template).render({**shared, **context})
+
+
+@cache
+def environment() -> Environment:
+    """The Jinja environment: everything escaped, an unknown name is an error."""
+    made = Environment(
+        loader=ChoiceLoader(
+            [FileSystemLoader(HERE / "templates"), PrefixLoader({"widgets": FileSystemLoader(HERE / "widgets")})]
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(percent=percent, ago=ago, when=when, duration=duration, number=number, euro=euro, ms=ms)
+    made.globals.update(static=static, plural=plural)
+    return made
+
+
+@cache
+def static(name: str) -> str:
+    """Address of a file of ours, with its digest, so that browsers keep it until it changes."""
+    folder = HERE / "widgets" if name.startswith("widgets/") else STATIC
+    digest = hashlib.sha256((folder / name.removeprefix("widgets/")).read_bytes()).hexdigest()
+    return f"/static/{name}?v={digest[:12]}"
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share as people read it: 0.94 -> "94 %" with a space that does not break."""
+    return "–" if share is None else f"{100 * share:.{digits}f}\u00a0%"
+
+
+def number(value: float | None) -> str:
+    """A count with thin spaces between thousands."""
+    return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def euro(value: float | None) -> str:
+    """An amount; small ones with the digits that tell them from nothing."""
+    if value is None:
+        return "–"
+    return f"{value:.2f}\u00a0€" if value >= 0.1 or value == 0 else f"{value:.4f}\u00a0€"
+
+
+def ms(value: float | None) -> str:
+    """Milliseconds, with a digit more where few."""
+    if value is None:
+        return "–"
+    return f"{value:.1f}\u00a0ms" if value < 10 else f"{value:.0f}\u00a0ms"
+
+
+def when(at: float | None) -> str:
+    """A time for people, in UTC."""
+    return "–" if at is None else datetime.fromtimestamp(at, UTC).strftime("%-d %b %Y, %H:%M UTC")
+
+
+def ago(at: float | None, now: float | None = None) -> str:
+    """How long ago a time was, in one unit."""
+    if at is None:
+        return "never"
+    seconds = (time.time() if now is None else now) - at
+    for unit, length in (("day", DAY_S), ("hour", HOUR_S), ("minute", MINUTE_S)):
+        if seconds >= length:
+            return f"{plural(int(seconds // length), unit)} ago"
+    return "just now"
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time, in the units that fit."""
+    if seconds is None:
+        return "–"
+    if seconds < MINUTE_S:
+        return f"{seconds:.1f} s"
+    if seconds < HOUR_S:
+        return f"{int(seconds // MINUTE_S)} min {int(seconds % MINUTE_S)} s"
+    return f"{int(seconds // HOUR_S)} h {int(seconds % HOUR_S // MINUTE_S)} min"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun: "1 picture", "3 pictures"."""
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def with_headers(response: Response, headers: Mapping[str, str]) -> Response:
+    """The response with further headers."""
+    response.headers.update(headers)
+    return response

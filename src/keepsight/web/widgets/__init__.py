@@ -1,0 +1,55 @@
+"""How a person sees and corrects one kind of vision job: one widget for each task, found by the task's name.
+
+A widget is a module here with the functions of ``Widget``, a template of the same name with the macros
+``said(editor)``, ``choose(editor)`` and ``add()``, and a script of the same name where it needs one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from keepsight.errors import NotFoundError
+
+HERE = Path(__file__).resolve().parent
+
+
+class Widget(Protocol):
+    """What a widget's module offers."""
+
+    def words(self, value: Mapping[str, Any]) -> str:
+        """A prediction or an annotation in a few words."""
+
+    def editor(self, prediction: Mapping[str, Any] | None, classes: Mapping[str, int]) -> Any:
+        """What the template shows.
+
+        Args:
+            prediction: What the model said; None where it must not be seen.
+            classes: How many labels each class has, by name.
+        """
+
+    def read(self, form: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The raw annotation that a form holds, and whether its class is meant as a new one."""
+
+
+def names() -> list[str]:
+    """The tasks that have a widget."""
+    return sorted(path.stem for path in HERE.glob("*.html"))
+
+
+def get(task: str) -> Widget:
+    """The widget of a task.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    if task not in names():
+        raise NotFoundError.among("widget for the task", task, names())
+    return cast(Widget, importlib.import_module(f"{__name__}.{task}"))
+
+
+def script(task: str) -> str | None:
+    """The widget's script, as ``static`` takes it, or None where it needs none."""
+    return f"widgets/{task}.js" if (HERE / f"{task}.js").is_file() else None

@@ -1,0 +1,94 @@
+"""The base install's command line: it predicts with a bundle, and names the extra that anything else needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keepsight import __version__
+from keepsight.cli import base
+
+Printed = pytest.CaptureFixture[str]
+
+
+def error_of(printed: Printed) -> dict[str, Any]:
+    told = json.loads(printed.readouterr().out)
+    assert set(told) == {"error"}
+    assert set(told["error"]) == {"code", "found", "expected", "do", "details"}
+    error: dict[str, Any] = told["error"]
+    return error
+
+
+def test_a_picture_is_answered(tiny_bundle: Path, red_picture: Path, capsys: Printed) -> None:
+    assert base.run(["predict", str(tiny_bundle), str(red_picture), "--json", "--top-k", "2"]) == 0
+    [answer] = json.loads(capsys.readouterr().out)["predictions"]
+    assert answer["picture"] == str(red_picture)
+    assert answer["label"] == "red"
+    assert 0 <= answer["confidence"] <= 1
+    assert len(answer["alternatives"]) == 1
+    assert answer["decision"] in {"auto", "review"}
+
+
+def test_a_bad_picture_costs_itself_alone(
+    tiny_bundle: Path, red_picture: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    missing = tmp_path / "missing.jpg"
+    assert base.run(["predict", str(tiny_bundle), str(missing), str(red_picture)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{missing}: ")
+    assert "cannot be read" in lines[0]
+    assert lines[1].startswith(f"{red_picture}: red")
+    assert base.run(["predict", str(tiny_bundle), str(missing)]) == 1
+
+
+def test_a_folder_in_place_of_a_picture_is_told(tiny_bundle: Path, tmp_path: Path, capsys: Printed) -> None:
+    assert base.run(["predict", str(tiny_bundle), str(tmp_path), "--json"]) == 1
+    [answer] = json.loads(capsys.readouterr().out)["predictions"]
+    assert answer["error"]["code"] == "bad_input"
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip at all"])
+def test_a_damaged_bundle_is_told(content: bytes, red_picture: Path, tmp_path: Path, capsys: Printed) -> None:
+    bundle = tmp_path / "model.zip"
+    bundle.write_bytes(content)
+    assert base.run(["predict", str(bundle), str(red_picture), "--json"]) == 2
+    assert error_of(capsys)["code"] == "bundle_invalid"
+    assert base.run(["predict", str(bundle), str(red_picture)]) == 2
+    assert "What to do:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "up", "serve", "data", "models", "demo", "nonsense"])
+def test_every_other_command_names_its_extra(command: str, capsys: Printed) -> None:
+    assert base.run([command, "shop", "--json"]) == 2
+    error = error_of(capsys)
+    assert error["code"] == "extra_missing"
+    assert f"keepsight {command}" in error["found"]
+    assert 'pip install "keepsight[' in error["do"]
+    assert base.run([command]) == 2
+    assert "pip install" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["predict"], ["predict", "x.zip"], ["predict", "x.zip", "y.jpg", "--nope"]])
+def test_a_mistake_in_the_arguments_is_told_in_the_same_shape(arguments: list[str], capsys: Printed) -> None:
+    assert base.run([*arguments, "--json"]) == 2
+    assert error_of(capsys)["code"] == "bad_input"
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["predict", "--help"]])
+def test_help_and_version(arguments: list[str], capsys: Printed) -> None:
+    with pytest.raises(SystemExit) as ended:
+        base.run(arguments)
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert __version__ in told if arguments == ["--version"] else "predict" in told
+
+
+def test_an_unsure_answer_asks_for_a_look() -> None:
+    answers = [
+        {"picture": "a.jpg", "label": "apple", "confidence": 0.97, "decision": "auto"},
+        {"picture": "b.jpg", "label": "pear", "confidence": 0.41, "decision": "review"},
+    ]
+    assert base.render(answers, as_json=False) == "a.jpg: apple 97%\nb.jpg: pear 41%  (please check)\n"
