@@ -1,0 +1,123 @@
+"""A tiny real network, bundles made of it, pictures, and a clock that is set by hand."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from keepsight.delivery import deployments
+from keepsight.runtime.bundle import Bundle
+from keepsight.runtime.manifest import BackboneInfo, BundleInfo
+from keepsight.runtime.preprocess import Preprocessing
+from keepsight.store.workspace import Workspace
+from keepsight.training import models
+from keepsight.training.models import Model
+from keepsight.zoo.backbone import Backbone
+
+SIDE = 8
+DIMENSIONS = 3 * SIDE * SIDE
+LABELS = ("a", "b")
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def picture(seed: int, *, kind: str = "PNG", side: int = SIDE) -> bytes:
+    """A picture of its own for each seed; odd ones are much lighter than even ones."""
+    pixels = np.random.default_rng(seed).integers(0, 128, (side, side, 3)) + 127 * (seed % 2)
+    out = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(out, kind)
+    return out.getvalue()
+
+
+@functools.cache
+def backbone() -> Backbone:
+    """A network whose features are the pixels themselves."""
+    content = bytes(_network().SerializeToString())
+    return Backbone(
+        name="tiny",
+        onnx=content,
+        digest=hashlib.sha256(content).hexdigest(),
+        preprocessing=Preprocessing(size=SIDE, mean=(127.0,) * 3, std=(64.0,) * 3),
+        features_dim=DIMENSIONS,
+        licences=("Apache-2.0",),
+    )
+
+
+def bundle(
+    seed: int = 0,
+    *,
+    labels: tuple[str, ...] = LABELS,
+    metrics: Mapping[str, Any] | None = None,
+    reference: Mapping[str, NDArray[Any]] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """A bundle of that backbone with a random head; its features are the backbone's unless ``extra`` says other."""
+    network = _network()
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((DIMENSIONS, len(labels))).astype(np.float32)
+    network.graph.initializer.append(numpy_helper.from_array(weight, "weight"))
+    network.graph.node.append(helper.make_node("Gemm", ["features", "weight"], ["logits"]))
+    network.graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(labels)]))
+    onnx.checker.check_model(network)
+    info = BundleInfo(
+        task="classification",
+        labels=labels,
+        preprocessing=backbone().preprocessing,
+        created_at="2026-01-01T00:00:00+00:00",
+        thresholds={"auto": 0.5},
+        metrics=dict(metrics or {}),
+        backbone=BackboneInfo("tiny", backbone().digest, "Apache-2.0"),
+        extra={"frozen_backbone": True} if extra is None else extra,
+    )
+    references = {} if reference is None else {"float": reference}
+    return Bundle.create(info, model=network.SerializeToString(), references=references)
+
+
+def register(ws: Workspace, made: Bundle | None = None, *, run_id: str | None = None) -> Model:
+    """A new challenger of the project shop."""
+    return models.register(ws, "shop", made or bundle(), run_id=run_id, dataset_version=None, metrics={}, actor="ana")
+
+
+def release(ws: Workspace, made: Bundle | None = None) -> deployments.Deployment:
+    """A new live model of the project shop."""
+    return deployments.promote(ws, "shop", register(ws, made).number, actor="ana", reason="test")
+
+
+def _network() -> onnx.ModelProto:
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", DIMENSIONS])
+    graph = helper.make_graph([helper.make_node("Flatten", ["image"], ["features"])], "tiny", [image], [features])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@contextmanager
+def workspace_with(root: Path, settings: str = "") -> Iterator[Workspace]:
+    """A workspace on SQLite whose project shop has these settings (YAML); its clock is a :class:`Clock`."""
+    root.mkdir(exist_ok=True)
+    (root / "keepsight.yaml").write_text(f"projects: {{shop: {{{settings}}}, other: {{}}}}\n")
+    opened = Workspace.open(root, environment={}, clock=Clock())
+    for project in opened.config.projects:
+        opened.ensure_project(project)
+    try:
+        yield opened
+    finally:
+        opened.close()
