@@ -144,8 +144,9 @@ def test_a_second_server_is_refused_and_stateless_ones_are_not(trained: Workplac
         with trained.up("serve", "--workers", "2") as more:
             answer = more.predict(pictures[0].read())
             assert answer["model"]["version"] == 1
-            server.post("retrain", reason="again")
-            wait_for(lambda: server.predict(pictures[0].read())["model"]["version"] == 2, "model 2", timeout_s=90)
+            run = server.post("retrain", reason="again")["id"]
+            done = wait_for(lambda: _finished(server, run), "the end of the run", timeout_s=120)
+            assert done["outcome"] == "deployed", done
             assert {more.predict(pictures[0].read())["model"]["version"] for _ in range(10)} == {2}, (
                 "live means that every live server has it"
             )
