@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: demo test lint docs lock clean
+.PHONY: demo test lint docs extras lock clean
 
 demo: $(STAMP)
 	$(BIN)/keepsight demo --folder .demo $(ARGS)
@@ -29,11 +29,20 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $(STAMP)
 
-# Writes requirements.lock anew from what pyproject.toml allows.
+# The large extras [train], [ray] and [mlflow]; tests that need one run where it is installed.
+extras: $(VENV)/.extras
+
+$(VENV)/.extras: $(STAMP) requirements-extras.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock -r requirements-extras.lock
+	touch $(VENV)/.extras
+
+# Writes both lock files anew from what pyproject.toml allows.
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet -e ".[dev]"
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable > requirements.lock
+	$(VENV)-lock/bin/python -m pip install --quiet -c requirements.lock -e ".[dev,train,ray,mlflow]"
+	$(VENV)-lock/bin/python -m pip freeze --exclude-editable | grep -vxF -f requirements.lock > requirements-extras.lock
 	rm -rf $(VENV)-lock
 
 clean:

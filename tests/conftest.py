@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -73,6 +74,31 @@ def postgres_url() -> Iterator[str]:
             server.wait(timeout=30)
     finally:
         shutil.rmtree(folder)
+
+
+def needs(*libraries: str) -> None:
+    """Skips where a library of an extra is not installed; ``make extras`` installs them."""
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed; `make extras` does that")
+
+
+@pytest.fixture(scope="session")
+def torch_installed() -> None:
+    """For tests of the extra [train]."""
+    needs("torch", "torchvision", "timm", "optuna")
+
+
+@pytest.fixture(scope="session")
+def ray_installed() -> None:
+    """For tests of the extra [ray]."""
+    needs("ray")
+
+
+@pytest.fixture(scope="session")
+def mlflow_installed() -> None:
+    """For tests of the extra [mlflow]."""
+    needs("mlflow")
 
 
 @pytest.fixture

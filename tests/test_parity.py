@@ -22,6 +22,7 @@ from keepsight.store.workspace import Workspace
 from keepsight.training import evaluation, material, recipes
 from keepsight.training.material import Part
 from keepsight.zoo.backbone import Backbone, load_backbone
+from tests import tiny
 from tests.tiny import workspace_with
 
 LABELS = ("digit", "photo")
@@ -73,19 +74,11 @@ def part(ws: Workspace, lite0: Backbone) -> Part:
 
 
 @pytest.fixture(scope="module")
-def merged(part: Part, lite0: Backbone) -> Bundle:
+def merged(part: Part, lite0: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle that training makes of these pictures."""
     labels = np.array([LABELS.index(label) for label in part.labels], np.int64)
     trained = recipes.get("classification", "head")(
-        recipes.Material(
-            backbone=lite0,
-            features=part.features,
-            labels=labels,
-            groups=np.arange(len(part)),
-            names=LABELS,
-            seed=0,
-            progress=lambda _: None,
-        )
+        tiny.material(part.features, labels, folder=tmp_path_factory.mktemp("run"), names=LABELS, backbone_=lite0)
     )
     info = BundleInfo(
         task="classification",
@@ -139,7 +132,9 @@ def test_evaluation_answers_as_the_server_does(ws: Workspace, part: Part, merged
     quick = evaluation.answers(ws, merged, part, backbone=lite0, progress=lambda _: None)
     assert [output.label for output in quick.outputs if output is not None] == [output.label for output in online]
     assert [output.label for output in online] == part.labels
-    tables = [evaluation.probabilities(found, LABELS) for found in (quick, evaluation.Answers(tuple(online)))]
+    tables = [
+        evaluation.probabilities(found, LABELS) for found in (quick, evaluation.Answers(tuple(online), part.features))
+    ]
     assert np.abs(tables[0] - tables[1]).max() < 1e-2
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from keepsight import config
 from keepsight.delivery import deployments
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.manifest import BackboneInfo, BundleInfo
 from keepsight.runtime.preprocess import Preprocessing
 from keepsight.store.workspace import Workspace
 from keepsight.training import models
+from keepsight.training.budget import Budget
 from keepsight.training.models import Model
+from keepsight.training.recipes import Material
 from keepsight.zoo.backbone import Backbone
 
 SIDE = 8
@@ -121,3 +125,38 @@ def workspace_with(root: Path, settings: str = "") -> Iterator[Workspace]:
         yield opened
     finally:
         opened.close()
+
+
+def material(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    folder: Path,
+    groups: NDArray[np.int64] | None = None,
+    names: tuple[str, ...] = LABELS,
+    backbone_: Backbone | None = None,
+    read: Callable[[int], bytes | None] = lambda place: None,
+    settings: Mapping[str, Any] | None = None,
+    **others: Any,
+) -> Material:
+    """What a recipe works with; whatever is not given is what a run without a val split would have."""
+    known = config.Config(root=folder, workspace={}, projects={"shop": dict(settings or {})}).project("shop")
+    values: dict[str, Any] = {
+        "validation": np.zeros(len(labels), np.bool_),
+        "seed": 0,
+        "budget": Budget(math.inf),
+        "plan": None,
+        "progress": lambda values: None,
+        **others,
+    }
+    return Material(
+        backbone=backbone_ or backbone(),
+        features=features,
+        labels=labels,
+        groups=np.arange(len(labels)) if groups is None else groups,
+        names=names,
+        read=read,
+        settings=known,
+        folder=folder,
+        **values,
+    )

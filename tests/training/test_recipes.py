@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,23 +11,18 @@ import pytest
 from keepsight.errors import NotFoundError
 from keepsight.runtime.session import open_session
 from keepsight.training import recipes
-from tests.tiny import DIMENSIONS, backbone
+from tests.tiny import DIMENSIONS
+from tests.tiny import material as material_of
 
 
-def made_of(seed: int) -> recipes.Material:
+def made_of(seed: int, folder: Path) -> recipes.Material:
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     features = rng.standard_normal((60, DIMENSIONS)).astype(np.float32)
     features[np.arange(60), labels] += 8
     progress: list[Any] = []
-    return recipes.Material(
-        backbone=backbone(),
-        features=features,
-        labels=labels.astype(np.int64),
-        groups=np.arange(60),
-        names=("a", "b", "c"),
-        seed=seed,
-        progress=progress.append,
+    return material_of(
+        features, labels.astype(np.int64), folder=folder, names=("a", "b", "c"), seed=seed, progress=progress.append
     )
 
 
@@ -37,16 +33,16 @@ def test_unknown_names_are_told_with_those_that_exist() -> None:
         recipes.get("classification", "tail")
 
 
-def test_a_head_learns_and_the_same_seed_gives_the_same_bytes() -> None:
+def test_a_head_learns_and_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     recipe = recipes.get("classification", "head")
-    material = made_of(7)
+    material = made_of(7, tmp_path)
     trained = recipe(material)
     assert trained.probabilities.shape == (60, 3)
     assert np.allclose(trained.probabilities.sum(axis=1), 1.0)
     held_out = trained.probabilities[trained.judged].argmax(axis=1) == material.labels[trained.judged]
     assert held_out.mean() == pytest.approx(trained.figures["accuracy"])
     assert trained.figures["pictures"] == trained.judged.sum() > 0
-    assert recipe(made_of(7)).model == trained.model
+    assert recipe(made_of(7, tmp_path)).model == trained.model
     session = open_session(trained.model)
     image = np.zeros((2, 3, 8, 8), np.float32)
     features, logits = session.run(["features", "logits"], {"image": image})

@@ -39,13 +39,13 @@ def pictures(size: int) -> NDArray[np.float32]:
 
 
 def _outputs(name: str, weights: str) -> tuple[Any, Any]:
-    import torch  # type: ignore[import-not-found, unused-ignore]  # not among the project's dependencies
+    import torch  # not among the project's dependencies
 
     image = torch.from_numpy(pictures(SIZES[name]))
     model: Any
     with torch.no_grad():
         if name == "mobilenet-v2":
-            from torchvision.models import mobilenet_v2  # type: ignore[import-not-found, unused-ignore]
+            from torchvision.models import mobilenet_v2
 
             model = mobilenet_v2()
             model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -58,7 +58,7 @@ def _outputs(name: str, weights: str) -> tuple[Any, Any]:
 
 
 def _small_state_dict(target: Path) -> None:
-    import torch  # type: ignore[import-not-found, unused-ignore]
+    import torch
 
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4))
     with torch.no_grad():

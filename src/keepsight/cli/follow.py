@@ -36,6 +36,7 @@ STEP_TEXTS = {
     "version": "committing the labels",
     "features": "looking at the pictures",
     "train": "training",
+    "evaluate": "evaluating",
     "gate": "passing the gate",
     "deploy": "releasing",
 }

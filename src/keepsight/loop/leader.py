@@ -38,7 +38,7 @@ INTAKE_EVERY_S = 1.0
 WATCH_EVERY_S = 1.0
 EXECUTOR = "keepsight-loop"
 # Names the list of steps: runs of another list are not continued.
-PIPELINE_VERSION = "1"
+PIPELINE_VERSION = "2"
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The retrain pipeline: commit the labels, bring the features up to date, train, gate, deploy.
+"""The retrain pipeline: commit the labels, bring the features up to date, train, evaluate, gate, deploy.
 
 Each step reads what it needs from the run's row and the store, and leaves its effect under a key of the run: a version
 number in the row, a model with the run's id, a deployment with the run's id, an alert named by the run. So a step that
@@ -45,6 +45,7 @@ class Pipeline:
             Step("version", self._step("version", self.version), retries=RETRIES),
             Step("features", self._step("features", self.features), retries=RETRIES, retry_on=PASSING),
             Step("train", self._step("train", self.train), retries=RETRIES, retry_on=FENCED),
+            Step("evaluate", self._step("evaluate", self.evaluate), retries=RETRIES, retry_on=FENCED),
             Step("gate", self._step("gate", self.gate), retries=RETRIES, retry_on=PASSING),
             Step("deploy", self._step("deploy", self.deploy), retries=RETRIES),
         ]
@@ -91,9 +92,13 @@ class Pipeline:
         runs.update(self.ws, run.id, model_number=result["model_number"])
         return result
 
+    def evaluate(self, run: Run, row: runs.RunRow) -> dict[str, Any]:
+        """Finds out what the challenger can and cannot do."""
+        return self._child("keepsight.loop.assessment:evaluate", run, row)
+
     def gate(self, run: Run, row: runs.RunRow) -> dict[str, Any]:
         """Compares the challenger with the champion on the same pictures."""
-        result = self._child("keepsight.loop.work:compare", run, row)
+        result = self._child("keepsight.loop.comparison:compare", run, row)
         runs.update(self.ws, run.id, gate=result)
         return {"decision": result["decision"]}
 

@@ -32,7 +32,7 @@ from keepsight.runtime.manifest import BackboneInfo, BundleInfo
 from keepsight.runtime.quality import Quality, QualityLimits
 from keepsight.store import leases
 from keepsight.store.workspace import Workspace
-from keepsight.training import evaluation, gate, material, models, recipes
+from keepsight.training import budget, evaluation, material, models, recipes
 from keepsight.training.calibration import NOTHING_PASSES, auto_threshold
 from keepsight.training.material import Part
 from keepsight.zoo.backbone import Backbone
@@ -79,6 +79,23 @@ class Job:
             raise RuntimeError("the run has no dataset version")  # the first step gave it one
         return material.load(self.ws, self.run.project, number, self.backbone, progress=progress)
 
+    def budget(self) -> budget.Budget:
+        """What is left of the run's time and money."""
+        asked = self.run.params
+        return budget.Budget(
+            budget.seconds_for(
+                minutes=asked.get("budget_minutes", self.settings["train.budget_minutes"]),
+                cost_eur=asked.get("max_cost_eur", self.settings["train.max_cost_eur"]),
+                eur_per_hour=self.ws.config["machine.eur_per_hour"],
+            )
+        )
+
+    def folder(self) -> Path:
+        """Where the run keeps checkpoints and caches until it has ended."""
+        folder = self.ws.config.state / "runs" / self.run.id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
 
 def prepare(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """Computes the index vectors that are missing; counts the pictures by split."""
@@ -110,50 +127,6 @@ def train(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     return {"model_number": model.number, "model_digest": record["model_digest"]}
 
 
-def compare(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """Lets challenger and champion answer the same held-out pictures and passes the gate's checks."""
-    job = Job.open(payload)
-    ws, project = job.ws, job.run.project
-    parts = job.parts(progress)
-    if job.run.model_number is None:
-        raise RuntimeError("the run has no model")  # the step before gave it one
-    challenger = models.load_bundle(ws, models.get(ws, project, job.run.model_number))
-    champion_model = models.champion(ws, project)
-    champion = None if champion_model is None else models.load_bundle(ws, champion_model)
-
-    def correct(bundle: Bundle | None, name: str) -> NDArray[np.bool_] | None:
-        if bundle is None:
-            return None
-        found = evaluation.answers(ws, bundle, parts[name], backbone=job.backbone, progress=progress)
-        return found.correct(parts[name].labels)
-
-    latency_ms = None
-    if job.settings["gate.max_latency_ms"] is not None:
-        held_out = parts["test"] if len(parts["test"]) else parts["training"]
-        latency_ms = evaluation.median_latency_ms(ws, challenger, held_out)
-    result = gate.decide(
-        challenger_test=correct(challenger, "test"),
-        champion_test=correct(champion, "test"),
-        challenger_recent=correct(challenger, "recent"),
-        champion_recent=correct(champion, "recent"),
-        test_groups=parts["test"].groups,
-        recent_groups=parts["recent"].groups,
-        trigger=job.run.trigger,
-        margin=job.settings["gate.margin"],
-        margin_drift=job.settings["gate.margin_drift"],
-        min_accuracy=job.settings["gate.min_accuracy"],
-        min_recall=job.settings["gate.min_recall"],
-        max_latency_ms=job.settings["gate.max_latency_ms"],
-        latency_ms=latency_ms,
-        test_labels=parts["test"].labels,
-    )
-    return {
-        **result.as_dict(),
-        "champion": None if champion_model is None else champion_model.number,
-        "challenger": job.run.model_number,
-    }
-
-
 def replay(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """Trains the run again and registers nothing; the digest of the network that came out."""
     _, record = build(Job.open(payload), progress)
@@ -167,7 +140,10 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
     names = tuple(sorted(set(training.labels)))
     places = {name: place for place, name in enumerate(names)}
     labels = np.array([places[label] for label in training.labels], np.int64)
-    recipe_name = job.run.params.get("recipe", job.settings["train.recipe"])
+    recorded = job.run.record or {}
+    plan = recorded.get("plan")
+    # A run that is replayed follows its plan, whatever recipe it was asked with.
+    recipe_name = plan["recipe"] if plan else job.run.params.get("recipe", job.settings["train.recipe"])
     seed = job.settings["train.seed"]
     progress({"text": "training"})
     trained = recipes.get(job.settings["task"], recipe_name)(
@@ -176,8 +152,14 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
             features=training.features,
             labels=labels,
             groups=training.groups,
+            validation=np.array([sample.split == "val" for sample in training.samples], np.bool_),
             names=names,
+            read=lambda place: evaluation.stored(job.ws, training.samples[place].picture_id),
+            settings=job.settings,
             seed=seed,
+            budget=job.budget(),
+            folder=job.folder(),
+            plan=plan,
             progress=progress,
         )
     )
@@ -202,10 +184,12 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
         backbone=BackboneInfo(job.backbone.name, job.backbone.digest, job.backbone.licences[0]),
         licences=job.backbone.licences,
         run_id=job.run.id,
-        extra={"frozen_backbone": recipe_name == "head", "recipe": recipe_name},
+        extra={"frozen_backbone": trained.frozen, "recipe": trained.plan["recipe"]},
     )
     draft = Bundle.create(info, model=trained.model)
-    metrics = _metrics(job, draft, test, progress)
+    known = _known(test, names)
+    answered = evaluation.answers(job.ws, draft, known, backbone=job.backbone, progress=progress)
+    metrics = _metrics(job, info, known, answered)
     reference = _reference(job, draft, parts, trained, progress)
     made = Bundle.create(
         replace(info, metrics=metrics),
@@ -213,7 +197,7 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
         references={} if reference is None else {"float": reference.to_arrays()},
     )
     record = {
-        "recipe": recipe_name,
+        "recipe": trained.plan["recipe"],
         "plan": trained.plan,
         "seed": seed,
         "settings": job.settings.as_dict(),
@@ -249,21 +233,22 @@ def _qualities(part: Part) -> list[Quality]:
     ]
 
 
-def _metrics(job: Job, bundle: Bundle, test: Part, progress: Progress) -> dict[str, Any]:
-    """The task's figures on the test split, which is read here and in the gate and nowhere else."""
-    known = set(bundle.info.labels)
-    kept = [place for place, label in enumerate(test.labels) if label in known]
-    if not kept:
+def _known(part: Part, names: tuple[str, ...]) -> Part:
+    """The pictures whose class the model can answer."""
+    return part.take(np.array([place for place, label in enumerate(part.labels) if label in names], np.int64))
+
+
+def _metrics(job: Job, info: BundleInfo, test: Part, found: evaluation.Answers) -> dict[str, Any]:
+    """The task's figures on the test split, which is read here and in the steps after and nowhere else."""
+    if not len(test):
         return {}
-    part = test.take(np.array(kept))
-    found = evaluation.answers(job.ws, bundle, part, backbone=job.backbone, progress=progress)
     figures: dict[str, Any] = (
-        tasks.get(bundle.info.task)
+        tasks.get(info.task)
         .evaluate(
-            evaluation.probabilities(found, bundle.info.labels),
-            np.array([bundle.info.labels.index(label) for label in part.labels], np.int64),
-            names=bundle.info.labels,
-            groups=part.groups,
+            evaluation.probabilities(found, info.labels),
+            np.array([info.labels.index(label) for label in test.labels], np.int64),
+            names=info.labels,
+            groups=test.groups,
             seed=job.settings["train.seed"],
         )
         .as_dict()
@@ -285,17 +270,20 @@ def _reference(
     if min(len(held_out), len(judged)) < MINIMUM_PICTURES:
         return None
     found = evaluation.answers(job.ws, bundle, held_out, backbone=job.backbone, progress=progress)
-    shares = evaluation.probabilities(found, bundle.info.labels)
+    there = np.flatnonzero(found.there)
+    if len(there) < MINIMUM_PICTURES:
+        return None
+    held_out = held_out.take(there)
     return Reference.build(
-        _figures(parts["training"].take(judged), trained.probabilities[judged]),
-        _figures(held_out, shares),
+        _figures(parts["training"].take(judged), trained.features[judged], trained.probabilities[judged]),
+        _figures(held_out, found.features[there], evaluation.probabilities(found, bundle.info.labels)[there]),
         classes=len(bundle.info.labels),
         seed=job.settings["train.seed"],
         keys=held_out.keys,
     )
 
 
-def _figures(part: Part, shares: NDArray[np.float64]) -> Figures:
+def _figures(part: Part, features: NDArray[np.float32], shares: NDArray[np.float64]) -> Figures:
     return Figures(
-        features=part.features, quality=part.quality, confidence=shares.max(axis=1), predicted=shares.argmax(axis=1)
+        features=features, quality=part.quality, confidence=shares.max(axis=1), predicted=shares.argmax(axis=1)
     )

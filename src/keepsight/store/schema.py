@@ -211,6 +211,15 @@ model = Table(
     UniqueConstraint("project_id", "run_id"),
 )
 
+evaluation = Table(
+    "evaluation",
+    TRUTH,
+    Column("project_id", String(40), ForeignKey("keepsight.project.id"), primary_key=True),
+    Column("model_number", Integer, primary_key=True),
+    Column("data", JSON, nullable=False, comment="slices, calibration, robustness, mistakes"),
+    Column("created_at", Double, nullable=False),
+)
+
 deployment = Table(
     "deployment",
     TRUTH,

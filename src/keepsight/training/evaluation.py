@@ -7,6 +7,7 @@ float16, so the two ways agree to about 1e-3 in the logits.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -31,9 +32,18 @@ LATENCY_PICTURES = 24
 
 @dataclass(frozen=True)
 class Answers:
-    """A bundle's answers on the pictures of a part, in its order; None where a picture cannot be read any more."""
+    """A bundle's answers on the pictures of a part, in its order; None where a picture cannot be read any more.
+
+    ``features`` are the bundle's own, float32 (n, d); a row of zeros stands for a picture that cannot be read.
+    """
 
     outputs: tuple[Output | None, ...]
+    features: NDArray[np.float32]
+
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        """Which pictures were answered, bool (n,)."""
+        return np.array([output is not None for output in self.outputs], np.bool_)
 
     def correct(self, labels: list[str]) -> NDArray[np.bool_]:
         """Whether each answer is the label; an unreadable picture counts as wrong."""
@@ -53,10 +63,10 @@ def answers(
 ) -> Answers:
     """The bundle's answers on all pictures of a part, whose vectors are those of ``backbone``."""
     if not len(part):
-        return Answers(())
+        return Answers((), np.zeros((0, 0), np.float32))
     if shares_features(bundle, backbone):
-        return Answers(tuple(_from_vectors(bundle, part.features)))
-    return Answers(tuple(_from_pictures(ws, bundle, part, progress=progress)))
+        return Answers(tuple(_from_vectors(bundle, part.features)), part.features)
+    return _from_pictures(ws, bundle, part, progress=progress)
 
 
 def shares_features(bundle: Bundle, backbone: Backbone) -> bool:
@@ -95,7 +105,7 @@ def median_latency_ms(ws: Workspace, bundle: Bundle, part: Part) -> float:
     predictor.warm()
     taken = []
     for sample in part.samples[:LATENCY_PICTURES]:
-        data = _stored(ws, sample.picture_id)
+        data = stored(ws, sample.picture_id)
         if data is None:
             continue
         began = time.perf_counter()
@@ -134,21 +144,26 @@ def _from_vectors(bundle: Bundle, features: NDArray[np.float32]) -> list[Output]
 
 def _from_pictures(
     ws: Workspace, bundle: Bundle, part: Part, *, progress: Callable[[Mapping[str, Any]], None]
-) -> list[Output | None]:
-    predictor = Predictor(bundle, threads=2)
-    found: list[Output | None] = []
+) -> Answers:
+    predictor = Predictor(bundle, threads=os.cpu_count() or 1)
+    outputs: list[Output | None] = []
+    features: list[NDArray[np.float32] | None] = []
     for start in range(0, len(part), BATCH):
-        pictures = [_stored(ws, sample.picture_id) for sample in part.samples[start : start + BATCH]]
+        pictures = [stored(ws, sample.picture_id) for sample in part.samples[start : start + BATCH]]
         there = [data for data in pictures if data is not None]
         predictions = iter(predictor.predict_many(there, top_k=max(1, len(bundle.info.labels))))
         for data in pictures:
             prediction = None if data is None else next(predictions)
-            found.append(None if prediction is None or isinstance(prediction, PictureError) else prediction.output)
-        progress({"text": "comparing", "done": len(found), "total": len(part)})
-    return found
+            good = prediction if not isinstance(prediction, PictureError) else None
+            outputs.append(None if good is None else good.output)
+            features.append(None if good is None else good.features)
+        progress({"text": "answering the held-out pictures", "done": len(outputs), "total": len(part)})
+    width = next((len(row) for row in features if row is not None), 0)
+    nothing = np.zeros(width, np.float32)
+    return Answers(tuple(outputs), np.stack([nothing if row is None else row for row in features]))
 
 
-def _stored(ws: Workspace, picture_id: str) -> bytes | None:
+def stored(ws: Workspace, picture_id: str) -> bytes | None:
     """The picture's bytes; None where it was erased, or its object is gone or damaged."""
     try:
         return ws.blobs.get(picture_id)

@@ -10,12 +10,15 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keepsight.config import ProjectSettings
 from keepsight.errors import NotFoundError
+from keepsight.training.budget import Budget
 from keepsight.zoo.backbone import Backbone
 
 
@@ -28,8 +31,14 @@ class Material:
         features: Index vectors, float32 (n, d).
         labels: Class of each picture as an index into ``names``, int64 (n,).
         groups: Pictures of one group never stand in two folds, int64 (n,).
+        validation: bool (n,), the pictures of the given val split.
         names: The classes.
+        read: The stored bytes of the picture at a place; None where it cannot be read any more.
+        settings: The project's settings.
         seed: Of everything random.
+        budget: What the recipe may take; it stops by itself before that, with the best that it has.
+        folder: For checkpoints and caches. It outlives a killed attempt and is removed when the run has ended.
+        plan: What an earlier run resolved: replay exactly this, without a look at the clock. None: decide.
         progress: Takes dicts with ``text``, ``done`` and ``total``.
     """
 
@@ -37,8 +46,14 @@ class Material:
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
+    validation: NDArray[np.bool_]
     names: tuple[str, ...]
+    read: Callable[[int], bytes | None]
+    settings: ProjectSettings
     seed: int
+    budget: Budget
+    folder: Path
+    plan: Mapping[str, Any] | None
     progress: Callable[[Mapping[str, Any]], None]
 
 
@@ -52,14 +67,19 @@ class Trained:
         probabilities: Out-of-fold, calibrated, float64 (n, k), in the order of the material.
         judged: bool (n,), the rows whose probabilities count: they were held out, and their class was learned without
             them.
-        plan: Resolved choices (strengths, folds, steps), JSON-able; with the seed they replay the run.
-        figures: Out-of-fold figures, JSON-able.
+        features: float32 (n, d), the model's own ``features`` of the material, of which the judged rows count.
+        frozen: Whether ``features`` are the backbone's index vectors.
+        plan: Resolved choices (recipe, strengths, folds, steps), JSON-able; with the seed they replay the run.
+        figures: Figures on held-out pictures of the material, JSON-able; ``accuracy``, ``nll`` and ``pictures`` are
+            what recipes are compared by.
     """
 
     model: bytes
     temperature: float
     probabilities: NDArray[np.float64]
     judged: NDArray[np.bool_]
+    features: NDArray[np.float32]
+    frozen: bool
     plan: dict[str, Any]
     figures: dict[str, Any]
 

@@ -23,6 +23,8 @@ def head(material: Material) -> Trained:
         temperature=fitted.temperature,
         probabilities=softmax(held_out.logits, temperature=fitted.temperature),
         judged=held_out.judged,
+        features=material.features,
+        frozen=True,
         plan=dict(fitted.plan),
         figures={
             "accuracy": held_out.accuracy,

@@ -25,6 +25,7 @@ STEPS = {
     "version": "Put the new labels into a dataset version",
     "features": "Look at the new pictures",
     "train": "Train and measure the new model",
+    "evaluate": "Find out what it can and cannot do",
     "gate": "Compare it with the live model",
     "deploy": "Release it, or ask a person",
 }

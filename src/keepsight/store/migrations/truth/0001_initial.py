@@ -188,6 +188,16 @@ def upgrade() -> None:
         op.f("ix_deployment_project_id_id"), "deployment", ["project_id", "id"], unique=False, schema=SCHEMA
     )
     op.create_table(
+        "evaluation",
+        sa.Column("project_id", sa.String(length=40), nullable=False),
+        sa.Column("model_number", sa.Integer(), nullable=False),
+        sa.Column("data", sa.JSON(), nullable=False, comment="slices, calibration, robustness, mistakes"),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["project_id"], [f"{SCHEMA}.project.id"], name=op.f("fk_evaluation_project_id")),
+        sa.PrimaryKeyConstraint("project_id", "model_number", name=op.f("pk_evaluation")),
+        schema=SCHEMA,
+    )
+    op.create_table(
         "model",
         sa.Column("project_id", sa.String(length=40), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),

@@ -1,0 +1,113 @@
+"""Kinds of values that a setting can have: each parses what a file, an environment variable or the database holds.
+
+A kind raises ValueError with the words that say what would fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def number(low: float, high: float, *, optional: bool = False) -> Callable[[Any], Any]:
+    """A number from ``low`` to ``high``; empty too where ``optional``."""
+
+    def parse(value: Any) -> Any:
+        if value is None and optional:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        try:
+            found = float(value)
+        except ValueError:
+            raise ValueError(f"a number from {low:g} to {high:g}") from None
+        if not low <= found <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return found
+
+    return parse
+
+
+def integer(low: int, high: int) -> Callable[[Any], Any]:
+    """A whole number from ``low`` to ``high``."""
+
+    def parse(value: Any) -> int:
+        try:
+            found = int(str(value))
+        except ValueError:
+            raise ValueError(f"a whole number from {low} to {high}") from None
+        if isinstance(value, bool) or not low <= found <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return found
+
+    return parse
+
+
+def choice(*names: str) -> Callable[[Any], Any]:
+    """One of these names."""
+
+    def parse(value: Any) -> str:
+        if value not in names:
+            raise ValueError("one of " + ", ".join(names))
+        return str(value)
+
+    return parse
+
+
+def text(*, optional: bool = False) -> Callable[[Any], Any]:
+    """A text that is not blank; empty too where ``optional``."""
+
+    def parse(value: Any) -> Any:
+        if value is None and optional:
+            return None
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError("a text")
+        return value
+
+    return parse
+
+
+def flag(value: Any) -> bool:
+    """true or false, in the words that people use."""
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in {"true", "yes", "on", "1"}:
+        return True
+    if str(value).lower() in {"false", "no", "off", "0"}:
+        return False
+    raise ValueError("true or false")
+
+
+def shares(value: Any) -> dict[str, float]:
+    """A map from a name to a share of 0 to 1."""
+    share = number(0, 1)
+    if not isinstance(value, Mapping):
+        raise ValueError("a map from a name to a share, such as {apple: 0.9}")
+    return {str(key): share(item) for key, item in value.items()}
+
+
+def cron(value: Any) -> str | None:
+    """A cron line of five fields, or empty."""
+    if value is None:
+        return None
+    from croniter import croniter
+
+    if not isinstance(value, str) or not croniter.is_valid(value):
+        raise ValueError('a cron line of five fields, such as "0 3 * * 1" (Mondays at three)')
+    return value
+
+
+def names(*known: str) -> Callable[[Any], Any]:
+    """A list of some of these names, or of any names where none is given here; a text with commas is one too."""
+
+    def parse(value: Any) -> list[str]:
+        items = value.split(",") if isinstance(value, str) else value
+        wanted = "a list of " + (", ".join(known) if known else "names")
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+            raise ValueError(wanted)
+        found = [item.strip() for item in items if item.strip()]
+        if known and not set(found) <= set(known):
+            raise ValueError(wanted)
+        return found
+
+    return parse
