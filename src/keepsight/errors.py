@@ -192,6 +192,13 @@ class TrainingError(KeepsightError):
     status = 500
 
 
+class BudgetError(KeepsightError):
+    """Training would cost more time or money than was allowed."""
+
+    code = "budget_exceeded"
+    status = 402
+
+
 class CancelledError(KeepsightError):
     """Work was stopped on request."""
 

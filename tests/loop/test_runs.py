@@ -64,10 +64,10 @@ def test_a_closed_run_tells_how_long_it_worked_and_what_that_cost(workspace: Wor
     clock = workspace.clock = Clock()
     run_id = ask(workspace)
     runs.add_record(workspace, run_id, {"seed": 7})
-    runs.add_step(workspace, run_id, name="train", began=0.0, ended=500.0)
-    # After a crash the step worked again; only that counts.
-    runs.add_step(workspace, run_id, name="train", began=600.0, ended=1500.0)
-    runs.add_step(workspace, run_id, name="gate", began=1500.0, ended=2400.0)
+    runs.add_worked(workspace, run_id, step="train", seconds=500.0)
+    # After a crash the step worked again; its seconds count the attempt before as well.
+    runs.add_worked(workspace, run_id, step="train", seconds=900.0)
+    runs.add_worked(workspace, run_id, step="gate", seconds=900.0)
     clock.now = 9000.0
     runs.finish(workspace, run_id, status="failed", error={"code": "x"})
     run = runs.get(workspace, run_id)

@@ -51,6 +51,10 @@ def register(app: typer.Typer) -> None:
 def train(
     project: Project,
     recipe: Annotated[str | None, typer.Option(help="Which recipe; else the setting train.recipe.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Longest time, such as 90s, 10m or 2h; else train.budget_minutes.")
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Most that it may cost, in euro.", min=0.0)] = None,
     version: Annotated[
         str | None, typer.Option(help="Dataset version or tag; else commit and take the newest.")
     ] = None,
@@ -60,7 +64,7 @@ def train(
     json: Json = False,
 ) -> int:
     """Train a model, gate it and release it. Exit code 0 released, 1 rejected, 2 error, 3 a person must decide."""
-    params: dict[str, Any] = {"promote": promote}
+    params: dict[str, Any] = {"promote": promote, **limits(budget, max_cost)}
     with opened(workspace) as ws:
         ws.check_project(project)
         if recipe is not None:
@@ -85,6 +89,28 @@ def retrain(
     """Retrain on everything that was reviewed since; exit codes as for train."""
     with opened(workspace) as ws:
         return _request(ws, project, reason=reason, params={}, follow=follow, as_json=json)
+
+
+def limits(budget: str | None, max_cost: float | None) -> dict[str, Any]:
+    """What the options of time and money mean for a run.
+
+    Raises:
+        BadInputError: The duration is none.
+    """
+    found: dict[str, Any] = {}
+    if budget is not None:
+        from keepsight.config import kinds
+        from keepsight.errors import BadInputError
+
+        try:
+            found["budget_minutes"] = kinds.minutes(budget)
+        except ValueError as error:
+            raise BadInputError(
+                f'--budget is "{budget}".', expected=f"{error}.", do="Write it like --budget 10m."
+            ) from None
+    if max_cost is not None:
+        found["max_cost_eur"] = max_cost
+    return found
 
 
 def _request(ws: Workspace, project: str, *, reason: str, params: dict[str, Any], follow: bool, as_json: bool) -> int:

@@ -5,6 +5,7 @@ A kind raises ValueError with the words that say what would fit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -111,3 +112,16 @@ def names(*known: str) -> Callable[[Any], Any]:
         return found
 
     return parse
+
+
+def minutes(text: str) -> float:
+    """The minutes meant by a duration such as ``90s``, ``10m``, ``2h`` or ``1d``; a bare number is minutes."""
+    units = {"s": 1 / 60, "m": 1.0, "h": 60.0, "d": 1440.0}
+    unit = text[-1:] if text[-1:] in units else ""
+    try:
+        found = float(text.removesuffix(unit)) * units.get(unit, 1.0)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise ValueError("a duration such as 90s, 10m, 2h or 1d")
+    return found

@@ -6,6 +6,7 @@ erased it and why. Each step may run again: an erasure that broke off is finishe
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -37,7 +38,8 @@ _BLANK_EVENT: Mapping[str, Any] = {
     "sealed": None,
 }
 # What this module deletes or empties by itself; other kinds wait for their makers.
-_ERASABLE = (VECTOR, "event")
+ACTIVATION = "activation"
+_ERASABLE = (VECTOR, "event", ACTIVATION)
 
 
 class Outstanding(TypedDict):
@@ -213,6 +215,11 @@ def _event_ids(connection: Connection, picture_id: str) -> list[str]:
 
 def _erase_derived(ws: Workspace, picture_id: str) -> None:
     """Deletes what was made from the picture and can be deleted by itself, and its registration."""
+    with ws.database.read("derived") as connection:
+        caches = [row.location for row in connection.execute(_registered(picture_id)) if row.kind == ACTIVATION]
+    for location in caches:
+        # A run that is using it fails at its next checkpoint, and begins the step again without the picture.
+        shutil.rmtree(ws.state / location, ignore_errors=True)
     with ws.database.write("derived") as connection:
         connection.execute(sa.delete(schema.vector).where(schema.vector.c.picture_id == picture_id))
         connection.execute(

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import sqlalchemy as sa
 
 from keepsight import __version__
 from keepsight.delivery import deployments
-from keepsight.errors import CancelledError, ConflictError, KeepsightError, NotFoundError
+from keepsight.errors import BudgetError, CancelledError, ConflictError, KeepsightError, NotFoundError
 from keepsight.loop import runs, triggers
 from keepsight.loop.engine import Engine
 from keepsight.loop.pipeline import WORKFLOW, Pipeline
@@ -60,6 +61,8 @@ class Leader:
         # Runs that were open at the last look; before the first, one that is open no more.
         self._open = {"of an earlier leader"}
         self._told = ""
+        # Reasons for retrains that the month's money did not allow; each is told once.
+        self._unaffordable: set[str] = set()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._engine: Engine | None = None
@@ -185,6 +188,20 @@ class Leader:
             )
         except ConflictError:
             log.info("A run of %s was started meanwhile.", project)
+        except BudgetError as error:
+            if trigger.reason in self._unaffordable:
+                return
+            self._unaffordable.add(trigger.reason)
+            alerts.raise_alert(
+                self.ws,
+                project,
+                kind="run",
+                key=f"month {datetime.fromtimestamp(self.ws.clock(), UTC):%Y-%m}",
+                title="A retrain is due, but this month's money for training is spent",
+                text=f"{error} The reason for the retrain: {trigger.reason}.",
+                data={},
+                trace_id=trigger.trace_id,
+            )
 
     def _advance(self, engine: Engine, row: runs.RunRow) -> None:
         """Starts a queued run; writes down how a run ended whose workflow has."""

@@ -7,8 +7,9 @@ runs a second time after a crash finds its work done.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keepsight.data import versions
@@ -22,6 +23,8 @@ from keepsight.store.workspace import Workspace
 
 WORKFLOW = "retrain"
 LIVE_TIMEOUT_S = 15.0
+# How often it is written down how long a step has worked: so much is not counted at most when all is killed.
+WORKED_EVERY_S = 2.0
 RETRIES = 2
 # Of the numerical libraries: a second one beside a busy server slows both down, and changes the last bits of a result.
 # Pictures are looked at in a pool of threads of its own.
@@ -59,7 +62,7 @@ class Pipeline:
                 raise _cancelled()
             began = self.ws.clock()
             runs.update(self.ws, run.id, step=name, progress=None)
-            result = work(run, row)
+            result = work(run, replace(row, step=name))
             runs.add_step(self.ws, run.id, name=name, began=began, ended=self.ws.clock())
             return result
 
@@ -148,11 +151,25 @@ class Pipeline:
 
     def _child(self, target: str, run: Run, row: runs.RunRow) -> dict[str, Any]:
         payload = {"root": str(self.ws.config.root), "run_id": run.id, "project": row.project, "lease": self.fence()}
+        step = row.step or ""
+        # What earlier attempts of this step worked before they were killed.
+        before = float(((row.record or {}).get("worked_s") or {}).get(step, 0.0))
+        began = told = time.monotonic()
+
+        def worked() -> None:
+            runs.add_worked(self.ws, run.id, step=step, seconds=before + time.monotonic() - began)
 
         def on_progress(progress: Mapping[str, Any]) -> None:
+            nonlocal told
             runs.update(self.ws, run.id, progress=dict(progress))
+            if time.monotonic() - told > WORKED_EVERY_S:
+                told = time.monotonic()
+                worked()
 
-        return run_child(target, payload, cancel=run.cancelled, on_progress=on_progress, threads=TRAINER_THREADS)
+        try:
+            return run_child(target, payload, cancel=run.cancelled, on_progress=on_progress, threads=TRAINER_THREADS)
+        finally:
+            worked()
 
 
 def _cancelled() -> CancelledError:

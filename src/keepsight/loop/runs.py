@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keepsight.errors import ConflictError, NotFoundError
+from keepsight.loop import scratch, spending
 from keepsight.store import audit, schema
 from keepsight.store.workspace import Workspace
 
@@ -70,8 +71,10 @@ def enqueue(
 
     Raises:
         ConflictError: A run of this project is queued or under way.
+        BudgetError: The month's money for training is spent.
     """
     ws.check_project(project)
+    spending.check_month(ws, project)
     run_id, now = uuid.uuid4().hex, ws.clock()
     with ws.database.write() as connection:
         ws.database.lock(connection, "run")
@@ -187,6 +190,14 @@ def add_step(ws: Workspace, run_id: str, *, name: str, began: float, ended: floa
         update_in(connection, run_id, record={**record, "steps": steps})
 
 
+def add_worked(ws: Workspace, run_id: str, *, step: str, seconds: float) -> None:
+    """Notes how long a step has worked by now, over all its attempts: what is spent counts even if it is killed."""
+    with ws.database.write() as connection:
+        record = connection.scalar(sa.select(schema.run.c.record).where(schema.run.c.id == run_id)) or {}
+        worked = {**record.get("worked_s", {}), step: seconds}
+        update_in(connection, run_id, record={**record, "worked_s": worked})
+
+
 def add_record(ws: Workspace, run_id: str, values: dict[str, Any]) -> None:
     """Adds facts to the run's record: plan, seed, digests, environment, cost."""
     with ws.database.write() as connection:
@@ -195,13 +206,12 @@ def add_record(ws: Workspace, run_id: str, values: dict[str, Any]) -> None:
 
 
 def finish(ws: Workspace, run_id: str, *, status: str, error: dict[str, Any] | None = None) -> None:
-    """Closes a run: ``done``, ``failed`` or ``cancelled``; computes how long its steps worked and what that cost."""
+    """Closes a run: ``done``, ``failed`` or ``cancelled``; what it took, what that cost, and its folder is gone."""
     row = get(ws, run_id)
-    steps = (row.record or {}).get("steps", [])
-    duration_s = sum(step["ended"] - step["began"] for step in steps)
-    cost_eur = duration_s / 3600 * ws.config["machine.eur_per_hour"]
-    add_record(ws, run_id, {"duration_s": duration_s, "cost_eur": cost_eur})
+    duration_s = spending.worked_s(row.record)
+    add_record(ws, run_id, {"duration_s": duration_s, "cost_eur": spending.cost_eur(ws, duration_s)})
     update(ws, run_id, status=status, error=error, finished_at=ws.clock(), progress=None)
+    scratch.remove(ws, run_id)
 
 
 def find(ws: Workspace, beginning: str) -> RunRow:

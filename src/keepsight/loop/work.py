@@ -24,7 +24,7 @@ import keepsight
 from keepsight import tasks
 from keepsight.config import ProjectSettings, Value
 from keepsight.data import vectors, versions
-from keepsight.loop import runs
+from keepsight.loop import runs, scratch, spending
 from keepsight.loop.faults import fault_point
 from keepsight.monitoring.reference import MINIMUM_PICTURES, Figures, Reference
 from keepsight.runtime.bundle import Bundle
@@ -32,7 +32,8 @@ from keepsight.runtime.manifest import BackboneInfo, BundleInfo
 from keepsight.runtime.quality import Quality, QualityLimits
 from keepsight.store import leases
 from keepsight.store.workspace import Workspace
-from keepsight.training import budget, evaluation, material, models, recipes
+from keepsight.training import evaluation, material, models, recipes
+from keepsight.training.budget import Budget
 from keepsight.training.calibration import NOTHING_PASSES, auto_threshold
 from keepsight.training.material import Part
 from keepsight.zoo.backbone import Backbone
@@ -79,22 +80,10 @@ class Job:
             raise RuntimeError("the run has no dataset version")  # the first step gave it one
         return material.load(self.ws, self.run.project, number, self.backbone, progress=progress)
 
-    def budget(self) -> budget.Budget:
+    def budget(self) -> Budget:
         """What is left of the run's time and money."""
-        asked = self.run.params
-        return budget.Budget(
-            budget.seconds_for(
-                minutes=asked.get("budget_minutes", self.settings["train.budget_minutes"]),
-                cost_eur=asked.get("max_cost_eur", self.settings["train.max_cost_eur"]),
-                eur_per_hour=self.ws.config["machine.eur_per_hour"],
-            )
-        )
-
-    def folder(self) -> Path:
-        """Where the run keeps checkpoints and caches until it has ended."""
-        folder = self.ws.config.state / "runs" / self.run.id
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        total_s = spending.seconds_of_run(self.ws, self.run.project, self.settings, self.run.params)
+        return Budget(total_s, used_s=spending.worked_s(self.run.record))
 
 
 def prepare(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -129,7 +118,11 @@ def train(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
 
 def replay(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """Trains the run again and registers nothing; the digest of the network that came out."""
-    _, record = build(Job.open(payload), progress)
+    job = Job.open(payload)
+    try:
+        _, record = build(job, progress)
+    finally:
+        scratch.remove(job.ws, job.run.id)
     return {"model_digest": record["model_digest"], "metrics": record["metrics"]}
 
 
@@ -146,6 +139,7 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
     recipe_name = plan["recipe"] if plan else job.run.params.get("recipe", job.settings["train.recipe"])
     seed = job.settings["train.seed"]
     progress({"text": "training"})
+    scratch.made_from(job.ws, job.run.id, [sample.picture_id for sample in training.samples])
     trained = recipes.get(job.settings["task"], recipe_name)(
         recipes.Material(
             backbone=job.backbone,
@@ -158,7 +152,7 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
             settings=job.settings,
             seed=seed,
             budget=job.budget(),
-            folder=job.folder(),
+            folder=scratch.folder(job.ws, job.run.id),
             plan=plan,
             progress=progress,
         )

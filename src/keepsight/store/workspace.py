@@ -21,6 +21,9 @@ from keepsight.store.keys import KEY_VARIABLE, check_key, create_key, load_keys
 
 Clock = Callable[[], float]
 
+# Below the state folder: what runs keep while they work, a folder for each.
+RUNS = "work"
+
 
 class Workspace:
     """What every command and server works on.
