@@ -20,7 +20,8 @@ def test_a_corruption_keeps_the_size_and_repeats_with_its_seed(name: str, scene:
     before = scene.copy()
     change = CORRUPTIONS[name]
     worst = change(scene, 1.0, np.random.default_rng(1))
-    assert (worst.shape, worst.dtype) == (scene.shape, np.uint8)
+    assert worst.shape == scene.shape
+    assert worst.dtype == np.uint8
     assert np.abs(worst.astype(int) - scene).mean() > 2
     assert np.array_equal(worst, change(scene, 1.0, np.random.default_rng(1)))
     assert np.abs(change(scene, 0.0, np.random.default_rng(1)).astype(int) - scene).mean() < 0.5
