@@ -28,6 +28,7 @@ import httpx
 NEW_LABELS = 200
 SETTINGS = """projects:
   shop:
+    train: {recipe: head}
     review: {audit_share: 1.0}
     gate: {margin: 0.1}
     retrain: {new_labels: 200, cooldown_minutes: 0, on_drift: false, on_accuracy: false}

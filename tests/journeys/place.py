@@ -21,6 +21,7 @@ from keepsight.cli.demo_pictures import DemoPicture
 SETTINGS = """projects:
   shop:
     task: classification
+    train: {recipe: head}
     gate: {margin: 0.1}
     review: {audit_share: 0.2}
     retrain: {cooldown_minutes: 0, min_new_labels: 30, new_labels: 0}

@@ -28,6 +28,8 @@ SETTINGS = """# {marker}
 projects:
   {project}:
     task: classification
+    train:
+      recipe: head
     review:
       audit_share: 0.1
       audit_share_alarm: 0.35
