@@ -117,7 +117,7 @@ def _network() -> onnx.ModelProto:
 def workspace_with(root: Path, settings: str = "") -> Iterator[Workspace]:
     """A workspace on SQLite whose project shop has these settings (YAML); its clock is a :class:`Clock`."""
     root.mkdir(exist_ok=True)
-    (root / "keepsight.yaml").write_text(f"projects: {{shop: {{{settings}}}, other: {{}}}}\n")
+    (root / "keepsight.yaml").write_text(f"projects: {{shop: {{train.recipe: head, {settings}}}, other: {{}}}}\n")
     opened = Workspace.open(root, environment={}, clock=Clock())
     for project in opened.config.projects:
         opened.ensure_project(project)
