@@ -165,6 +165,12 @@ def test_settings_show_where_they_come_from_and_can_be_changed(browser: Any, sho
     assert answer.status_code == 200
     assert ws.settings("shop")["gate.min_recall"] == {"apple": 0.9, "fig": 0.8}
     assert "apple: 0.9, fig: 0.8" in answer.text
+    answer = browser.post("/shop/settings", {"name": "train.augment", "value": "light, blur"})
+    assert ws.settings("shop")["train.augment"] == ["light", "blur"]
+    assert 'value="light, blur"' in answer.text
+    assert browser.post("/shop/settings", {"name": "train.augment", "value": "light, fog"}).status_code == 422
+    browser.post("/shop/settings", {"name": "train.augment", "value": ""})
+    assert ws.settings("shop")["train.augment"] == []
     browser.post("/shop/settings", {"name": "review.min_confidence", "value": "0.5"})
     browser.post("/shop/settings", {"name": "review.min_confidence", "value": ""})
     assert ws.settings("shop")["review.min_confidence"] is None

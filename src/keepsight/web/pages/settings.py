@@ -31,9 +31,14 @@ GROUPS = {
     "review": "Review",
     "monitor": "Alarms",
     "retrain": "When it trains by itself",
+    "privacy": "Consent and privacy",
+    "registry": "Models outside this workspace",
     "database": "This workspace",
     "blobs": "This workspace",
     "machine": "This workspace",
+    "executor": "This workspace",
+    "ray": "This workspace",
+    "mlflow": "This workspace",
 }
 
 
@@ -96,6 +101,8 @@ def _text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {item:g}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -106,4 +113,7 @@ def _raw(name: str, text: str) -> Any:
     if setting is not None and isinstance(setting.default, dict):
         pairs = [part.rpartition(":") for part in text.split(",") if part.strip()]
         return {key.strip(): share.strip() for key, _, share in pairs}
+    if setting is not None and isinstance(setting.default, list):
+        # An empty box is an empty list here, not "as delivered".
+        return [item.strip() for item in text.split(",") if item.strip()]
     return text or None
