@@ -7,7 +7,7 @@ long as the run takes; if it is killed, the next ``train`` or ``up`` finishes th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +60,7 @@ def train(
     ] = None,
     promote: Annotated[bool, typer.Option(help="Release the model if it passes the gate.")] = True,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "trained by hand",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
     workspace: WorkspaceOption = None,
     json: Json = False,
 ) -> int:
@@ -76,7 +77,29 @@ def train(
             from keepsight.data import versions
 
             params["version"] = versions.get(ws, project, version).number
+        if dry_run:
+            from keepsight.loop import estimate
+
+            expected = estimate.of_run(ws, project, params).as_dict()
+            show(expected, as_json=json, text=lambda: told_estimate(expected))
+            return 0
         return _request(ws, project, reason=reason, params=params, follow=True, as_json=json)
+
+
+def told_estimate(expected: Mapping[str, Any]) -> str:
+    """An estimate in a line."""
+    seconds, cost = expected["seconds"], expected["cost_eur"]
+    return (
+        f"Estimate: {duration(seconds['value'])} ({duration(seconds['low'])} to {duration(seconds['high'])}), "
+        f"{cost['value']:.4f} EUR (at most {cost['high']:.4f}), from {expected['basis']}."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "40 s", "3 min", "2.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def retrain(
@@ -146,9 +169,13 @@ def _follow(ws: Workspace, run_id: str, *, quiet: bool) -> RunRow:
     from keepsight.loop import runs
 
     step = None
+    estimated = False
     with progress_bar(quiet=quiet) as on_progress:
         while True:
             row = runs.get(ws, run_id)
+            if not estimated and not quiet and "estimate" in row.params:
+                estimated = True
+                say(f"  {told_estimate(row.params['estimate'])}")
             if row.step != step and row.step is not None and not quiet:
                 step = row.step
                 say(f"  {STEP_TEXTS[step]} …")
@@ -169,10 +196,11 @@ def _report(row: RunRow) -> str:
     if row.status != "done":
         return f"The run was {row.status}."
     record = row.record or {}
-    metrics = record.get("metrics", {})
+    metrics, plan = record.get("metrics", {}), record.get("plan", {})
     lines = [
         f"Model {row.model_number} of {row.project}, trained on dataset version {row.dataset_version} "
         f"in {record.get('duration_s', 0):.0f} s ({record.get('cost_eur', 0):.4f} EUR)",
+        *([f"  recipe {plan['chosen']}: {plan['why']}"] if "chosen" in plan else []),
         f"  accuracy on the test pictures: {interval(metrics.get('accuracy'))}",
     ]
     for check in (row.gate or {}).get("checks", []):

@@ -15,7 +15,7 @@ from typing import Any
 from keepsight.data import versions
 from keepsight.delivery import deployments
 from keepsight.errors import CancelledError, ConflictError, DataError, StorageError, TrainingError
-from keepsight.loop import runs
+from keepsight.loop import estimate, runs
 from keepsight.loop.child import run_child
 from keepsight.loop.workflow import Run, Step
 from keepsight.monitoring import alerts
@@ -82,7 +82,8 @@ class Pipeline:
                 do=f"Import some: `keepsight data import {row.project} PHOTOS/`.",
             )
         version = versions.get(self.ws, row.project, wanted or versions.LATEST)
-        runs.update(self.ws, run.id, dataset_version=version.number)
+        expected = estimate.of_run(self.ws, row.project, row.params).as_dict()
+        runs.update(self.ws, run.id, dataset_version=version.number, params={**row.params, "estimate": expected})
         return {"version": version.number, "digest": version.digest}
 
     def features(self, run: Run, row: runs.RunRow) -> dict[str, Any]:
