@@ -40,6 +40,28 @@ def test_the_digests_are_compared(ws: Workspace, monkeypatch: pytest.MonkeyPatch
     assert (answer["same"], answer["digest"], answer["recorded"]) == (same, digest, "d" * 64)
 
 
+@pytest.mark.parametrize(
+    ("frozen", "replayed", "agrees"),
+    [(False, 0.904, True), (False, 0.894, False), (True, 0.904, False)],
+    ids=["within half a point", "further off", "a head must be the same"],
+)
+def test_a_trained_network_agrees_by_its_figures(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, frozen: bool, replayed: float, agrees: bool
+) -> None:
+    run_id = trained(ws)
+    before = {"accuracy": {"value": 0.9, "n": 10}, "f1": {"value": 0.5, "n": 10}, "names": ["a"]}
+    runs.add_record(ws, run_id, {"model_digest": "d" * 64, "frozen": frozen, "metrics": before})
+
+    def child(target: str, payload: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+        after = {"accuracy": {"value": replayed, "n": 10}, "f1": {"value": None, "n": 0}}
+        return {"model_digest": "e" * 64, "metrics": after}
+
+    monkeypatch.setattr(replay, "run_child", child)
+    answer = replay.replay(ws, "shop", 1)
+    assert (answer["same"], answer["agrees"]) == (False, agrees)
+    assert answer["differences"] == {"accuracy": pytest.approx(replayed - 0.9)}
+
+
 def test_only_a_recorded_run_can_be_replayed(ws: Workspace) -> None:
     with pytest.raises(NotReadyError):
         replay.replay(ws, "shop", None)

@@ -192,6 +192,7 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
     )
     record = {
         "recipe": trained.plan["recipe"],
+        "frozen": trained.frozen,
         "plan": trained.plan,
         "seed": seed,
         "settings": job.settings.as_dict(),
