@@ -219,7 +219,7 @@ TABLE: tuple[Setting, ...] = (
         "project",
         {},
         "share 0-1 per metric",
-        "Least value of named metrics on the test split, such as {f1: 0.8}.",
+        "Least value of named metrics on the test split, such as {f1: 0.8} or {precision of knife: 0.9}.",
         kinds.shares,
     ),
     Setting(
@@ -243,7 +243,7 @@ TABLE: tuple[Setting, ...] = (
         "project",
         None,
         "share 0-1",
-        "Largest expected calibration error on the test split.",
+        "Largest expected calibration error on the test split, by its interval.",
         kinds.number(0, 1, optional=True),
     ),
     Setting(
@@ -251,7 +251,7 @@ TABLE: tuple[Setting, ...] = (
         "project",
         None,
         "share 0-1",
-        "Least share of its clean accuracy that a model keeps on disturbed pictures (dark, blurred, ...).",
+        "Least share of its clean accuracy that a model keeps under every disturbance (dark, blurred, ...).",
         kinds.number(0, 1, optional=True),
     ),
     Setting(
@@ -275,7 +275,7 @@ TABLE: tuple[Setting, ...] = (
         "project",
         None,
         "megabytes",
-        "Largest network file.",
+        "Largest network file, of the variant that is served.",
         kinds.number(0.01, 100000, optional=True),
     ),
     Setting(
@@ -283,7 +283,7 @@ TABLE: tuple[Setting, ...] = (
         "project",
         0.02,
         "share 0-1",
-        "The 8-bit network may have this much less recall in a class than the float one, at most.",
+        "The 8-bit network may have this much less recall in a class than the float one; decides where it is served.",
         kinds.number(0, 1),
     ),
     Setting(
@@ -291,7 +291,7 @@ TABLE: tuple[Setting, ...] = (
         "project",
         [],
         "SPDX identifiers",
-        "Licences of weights that may be released; empty: all that the zoo knows.",
+        "Licences of weights that may be released; empty: those of the weights that Keepsight offers.",
         kinds.names(),
     ),
     Setting(
@@ -299,8 +299,16 @@ TABLE: tuple[Setting, ...] = (
         "project",
         "optional",
         "",
-        "required: no release while consent of the pictures cannot be shown.",
+        "required: no release by itself while consent of the pictures cannot be shown.",
         kinds.choice("optional", "required"),
+    ),
+    Setting(
+        "serving.variant",
+        "project",
+        "float",
+        "",
+        "Which network answers: float, or int8, the quicker 8-bit one; a model without one answers with float.",
+        kinds.choice("float", "int8"),
     ),
     Setting("serving.top_k", "project", 5, "answers", "How many alternatives an answer lists.", kinds.integer(1, 100)),
     Setting(

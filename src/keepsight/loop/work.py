@@ -181,9 +181,9 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
         extra={"frozen_backbone": trained.frozen, "recipe": trained.plan["recipe"]},
     )
     draft = Bundle.create(info, model=trained.model)
-    known = _known(test, names)
+    known = known_pictures(test, names)
     answered = evaluation.answers(job.ws, draft, known, backbone=job.backbone, progress=progress)
-    metrics = _metrics(job, info, known, answered)
+    metrics = figures_of(job, info, known, answered)
     reference = _reference(job, draft, parts, trained, progress)
     made = Bundle.create(
         replace(info, metrics=metrics),
@@ -228,12 +228,12 @@ def _qualities(part: Part) -> list[Quality]:
     ]
 
 
-def _known(part: Part, names: tuple[str, ...]) -> Part:
+def known_pictures(part: Part, names: tuple[str, ...]) -> Part:
     """The pictures whose class the model can answer."""
     return part.take(np.array([place for place, label in enumerate(part.labels) if label in names], np.int64))
 
 
-def _metrics(job: Job, info: BundleInfo, test: Part, found: evaluation.Answers) -> dict[str, Any]:
+def figures_of(job: Job, info: BundleInfo, test: Part, found: evaluation.Answers) -> dict[str, Any]:
     """The task's figures on the test split, which is read here and in the steps after and nowhere else."""
     if not len(test):
         return {}

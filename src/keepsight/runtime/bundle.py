@@ -165,6 +165,10 @@ class Bundle:
         """The variants of the network it holds: "float", and perhaps "int8"."""
         return tuple(variant for variant, name in _MODELS.items() if name in self.files)
 
+    def serving_variant(self, wanted: str) -> str:
+        """The variant that answers where ``wanted`` is asked for: that one, or "float" where the bundle lacks it."""
+        return wanted if wanted in self.variants else "float"
+
     def model(self, variant: str = "float") -> bytes:
         """The ONNX network of one variant.
 

@@ -60,13 +60,15 @@ def answers(
     *,
     backbone: Backbone,
     progress: Callable[[Mapping[str, Any]], None],
+    variant: str = "float",
 ) -> Answers:
     """The bundle's answers on all pictures of a part, whose vectors are those of ``backbone``."""
     if not len(part):
         return Answers((), np.zeros((0, 0), np.float32))
-    if shares_features(bundle, backbone):
+    # The 8-bit network has features of its own.
+    if variant == "float" and shares_features(bundle, backbone):
         return Answers(tuple(_from_vectors(bundle, part.features)), part.features)
-    return _from_pictures(ws, bundle, part, progress=progress)
+    return _from_pictures(ws, bundle, part, variant=variant, progress=progress)
 
 
 def shares_features(bundle: Bundle, backbone: Backbone) -> bool:
@@ -95,13 +97,13 @@ def probabilities(outputs: Answers, names: tuple[str, ...]) -> NDArray[np.float6
     return table
 
 
-def median_latency_ms(ws: Workspace, bundle: Bundle, part: Part) -> float:
+def median_latency_ms(ws: Workspace, bundle: Bundle, part: Part, *, variant: str = "float") -> float:
     """Median time of one picture, decoding included, one thread, on this machine now.
 
     Raises:
         DataError: No picture of the part can be read.
     """
-    predictor = Predictor(bundle)
+    predictor = Predictor(bundle, variant=variant)
     predictor.warm()
     taken = []
     for sample in part.samples[:LATENCY_PICTURES]:
@@ -143,9 +145,9 @@ def _from_vectors(bundle: Bundle, features: NDArray[np.float32]) -> list[Output]
 
 
 def _from_pictures(
-    ws: Workspace, bundle: Bundle, part: Part, *, progress: Callable[[Mapping[str, Any]], None]
+    ws: Workspace, bundle: Bundle, part: Part, *, variant: str, progress: Callable[[Mapping[str, Any]], None]
 ) -> Answers:
-    predictor = Predictor(bundle, threads=os.cpu_count() or 1)
+    predictor = Predictor(bundle, threads=os.cpu_count() or 1, variant=variant)
     outputs: list[Output | None] = []
     features: list[NDArray[np.float32] | None] = []
     for start in range(0, len(part), BATCH):

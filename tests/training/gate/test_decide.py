@@ -3,12 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from keepsight.training.gate import Check, GateResult, decide, paired_difference
+from keepsight.training import gate
+from keepsight.training.gate import Check, Evidence, GateResult, Judged, paired_difference
+from tests.training.gate.settings import settings
+
+
+def judged(
+    challenger: np.ndarray | None,
+    champion: np.ndarray | None,
+    *,
+    labels: Sequence[str] | None = None,
+    groups: np.ndarray | None = None,
+) -> Judged:
+    new = answers(0, 0) if challenger is None else challenger
+    return Judged(["a"] * len(new) if labels is None else labels, new, champion, groups)
+
+
+def decide(
+    *,
+    challenger_test: np.ndarray | None,
+    champion_test: np.ndarray | None = None,
+    challenger_recent: np.ndarray | None = None,
+    champion_recent: np.ndarray | None = None,
+    test_labels: Sequence[str] | None = None,
+    test_groups: np.ndarray | None = None,
+    trigger: str,
+    latency_ms: float | None = None,
+    min_accuracy: float | None = None,
+    min_recall: Mapping[str, float] | None = None,
+    max_latency_ms: float | None = None,
+) -> GateResult:
+    """What the gate says where nobody asks about licences or consent."""
+    result = gate.decide(
+        Evidence(
+            trigger=trigger,
+            test=judged(challenger_test, champion_test, labels=test_labels, groups=test_groups),
+            recent=judged(challenger_recent, champion_recent),
+            latency_ms=latency_ms,
+        ),
+        settings(min_accuracy=min_accuracy, min_recall=min_recall or {}, max_latency_ms=max_latency_ms),
+    )
+    return GateResult(result.decision, tuple(check for check in result.checks if check.binding))
 
 
 def answers(n: int, right: int) -> np.ndarray:
