@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from keepsight.errors import BundleError, NotFoundError, PictureError, PictureTooLargeError
 from keepsight.runtime.bundle import Bundle
-from keepsight.runtime.decode import Limits
+from keepsight.runtime.decode import Limits, decode
 from keepsight.runtime.predictor import Prediction, Predictor, embed
 from keepsight.runtime.preprocess import Preprocessing
 from keepsight.runtime.quality import QualityLimits
@@ -139,6 +139,14 @@ def test_predictor_and_embedding_give_the_same_features(bundle: Bundle, many: li
     vectors = embed(open_session(bundle.model()), tensors)
     served = [Predictor(bundle).predict(data).features for data in many[:3]]
     np.testing.assert_allclose(served, vectors[:3], atol=1e-4)
+
+
+def test_decoded_pictures_get_the_answers_of_their_files(bundle: Bundle, many: list[bytes]) -> None:
+    predictor = Predictor(bundle)
+    pictures = [decode(data, min_side=bundle.info.preprocessing.min_side) for data in many]
+    outputs = predictor.predict_arrays(pictures, top_k=2)
+    assert [output.label for output in outputs] == [predictor.predict(data).output.label for data in many]
+    assert predictor.predict_arrays([]) == []
 
 
 def test_variants(bundle: Bundle, red: bytes) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from keepsight.errors import PictureError
 from keepsight.runtime.bundle import Bundle
-from keepsight.runtime.decode import DEFAULT_LIMITS, Limits, PictureInfo, read
+from keepsight.runtime.decode import DEFAULT_LIMITS, Limits, Picture, PictureInfo, read
 from keepsight.runtime.outputs import Output, output_module
 from keepsight.runtime.quality import Quality, measure, reasons
 from keepsight.runtime.session import FEATURES, check_contract, open_session, run
@@ -128,6 +128,19 @@ class Predictor:
             with self._slots:
                 vectors = iter(embed(self._session, np.stack(good)) if good else ())
             results += [item if isinstance(item, PictureError) else next(vectors) for item in prepared]
+        return results
+
+    def predict_arrays(self, pictures: Sequence[Picture], *, top_k: int = 5) -> list[Output]:
+        """The answers to decoded RGB pictures, uint8 (height, width, 3), of any size, in their order.
+
+        A picture decoded with the preprocessing's ``min_side`` gets the answer that its file gets.
+        """
+        results: list[Output] = []
+        for start in range(0, len(pictures), _BATCH):
+            with self._slots:
+                batch = np.stack([self.info.preprocessing.apply(image) for image in pictures[start : start + _BATCH]])
+                tensors = run(self._session, batch, outputs=self._names)
+                results += self._outputs.decode(tensors, info=self.info, top_k=top_k)
         return results
 
     def warm(self) -> None:

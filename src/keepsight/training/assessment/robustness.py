@@ -1,0 +1,118 @@
+"""The robustness card: the same held-out pictures darker, blurred, tilted ..., and what of the accuracy is left."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keepsight.errors import PictureError
+from keepsight.runtime.bundle import Bundle
+from keepsight.runtime.decode import decode
+from keepsight.runtime.predictor import Predictor
+from keepsight.store.workspace import Workspace
+from keepsight.tasks.intervals import wilson
+from keepsight.training.corruptions import CORRUPTIONS
+from keepsight.training.evaluation import stored
+from keepsight.training.material import Part
+
+MOST_PICTURES = 300
+# A large network on a slow machine looks at fewer pictures rather than taking an hour; below the least it takes longer.
+MOST_S = 120.0
+LEAST_PICTURES = 60
+STRENGTH = 1.0
+
+# Each as the end of "when pictures are ...".
+TEXTS: Mapping[str, str] = {
+    "darker": "much darker (a third of the light)",
+    "brighter": "much brighter (nearly twice the light)",
+    "blurred": "blurred (out of focus)",
+    "noisy": "grainy (as a phone sees at night)",
+    "compressed": "strongly compressed (JPEG quality 10)",
+    "rotated": "tilted (by 20 degrees)",
+    "covered": "partly covered (a fifth of the picture)",
+    "half_size": "half the size (detail is gone)",
+}
+
+
+def robustness_card(
+    ws: Workspace,
+    bundle: Bundle,
+    part: Part,
+    *,
+    seed: int,
+    progress: Callable[[Mapping[str, Any]], None],
+    most_s: float = MOST_S,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[dict[str, Any]]:
+    """The accuracy of a bundle on some pictures of a part as they are, and under each corruption at full strength.
+
+    At most ``MOST_PICTURES``, chosen by ``seed``, the same for every corruption; fewer (never below ``LEAST_PICTURES``)
+    where they would take longer than ``most_s``. Pictures that cannot be read are left out. ``kept`` is the accuracy
+    divided by the clean one.
+    """
+    threads = os.cpu_count() or 1
+    predictor = Predictor(bundle)
+    chosen = np.random.default_rng(seed).permutation(len(part))[:MOST_PICTURES]
+    labels = part.labels
+    places: list[int] = []
+    right: list[NDArray[np.bool_]] = []
+    began = clock()
+
+    def judged(place: int) -> NDArray[np.bool_] | None:
+        return _judged(ws, predictor, part, place, label=labels[place], seed=seed)
+
+    # One picture a thread: each is decoded once and answered in all its versions as one batch.
+    with ThreadPoolExecutor(threads) as pool:
+        step = 4 * threads
+        for start in range(0, len(chosen), step):
+            if start >= LEAST_PICTURES and clock() - began > most_s:
+                break
+            batch = [int(place) for place in chosen[start : start + step]]
+            for place, outcome in zip(batch, pool.map(judged, batch), strict=True):
+                if outcome is not None:
+                    places.append(place)
+                    right.append(outcome)
+            progress({"text": "darker, blurred, tilted ...", "done": start + len(batch), "total": len(chosen)})
+    if not places:
+        return []
+    table, groups = np.stack(right), part.groups[places]
+    clean = wilson(table[:, 0], groups=groups)
+    card = []
+    for column, name in enumerate(CORRUPTIONS, 1):
+        changed = wilson(table[:, column], groups=groups)
+        kept = None if not clean.value or changed.value is None else changed.value / clean.value
+        card.append(
+            {
+                "name": name,
+                "text": TEXTS[name],
+                "n": len(places),
+                "clean": clean.as_dict(),
+                "accuracy": changed.as_dict(),
+                "kept": kept,
+            }
+        )
+    return card
+
+
+def _judged(
+    ws: Workspace, predictor: Predictor, part: Part, place: int, *, label: str, seed: int
+) -> NDArray[np.bool_] | None:
+    """Whether the answers to the picture as it is and to each corrupted one are right; None where it is unreadable."""
+    data = stored(ws, part.samples[place].picture_id)
+    if data is None:
+        return None
+    try:
+        picture = decode(data, min_side=predictor.info.preprocessing.min_side)
+    except PictureError:
+        return None
+    versions = [picture]
+    for number, corrupt in enumerate(CORRUPTIONS.values()):
+        versions.append(corrupt(picture, STRENGTH, np.random.default_rng([seed, place, number])))
+    outputs = predictor.predict_arrays(versions, top_k=1)
+    return np.array([output.label == label for output in outputs], np.bool_)
