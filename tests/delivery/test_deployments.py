@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from keepsight.delivery import deployments
 from keepsight.errors import BadInputError, ConflictError, NotFoundError
+from keepsight.loop import runs
 from keepsight.store import schema
 from keepsight.store.database import upsert
 from keepsight.store.workspace import Workspace
@@ -40,21 +42,103 @@ def test_a_release_replaces_the_live_model_and_stands_in_the_audit_log(workspace
     assert [status(workspace, 1), status(workspace, 2)] == ["archived", "champion"]
     assert deployments.current(workspace, "shop") == second
     assert [row.model_number for row in deployments.history(workspace, "shop")] == [2, 1]
-    assert audited(workspace)[-1] == ("model.promote", "shop@2")
+    assert audited(workspace)[-1] == ("model.override", "shop@2")
     assert deployments.current(workspace, "other") is None
 
 
+def judged(ws: Workspace, seed: int = 0, **gate: Any) -> tuple[int, str]:
+    """A challenger whose run's gate said so, and the run's id; without arguments the gate let it pass."""
+    live = deployments.current(ws, "shop")
+    run_id = runs.enqueue(ws, "shop", trigger="hand", reason="r", actor="ana")
+    number = register(ws, bundle(seed), run_id=run_id).number
+    said = {"decision": "deploy", "checks": [], "champion": None if live is None else live.model_number, **gate}
+    runs.update(ws, run_id, gate=said, model_number=number)
+    runs.finish(ws, run_id, status="done")
+    return number, run_id
+
+
 def test_a_run_releases_once(workspace: Workspace) -> None:
-    model = register(workspace, run_id="r" * 32)
+    number, run_id = judged(workspace)
     made = [
-        deployments.promote(workspace, "shop", model.number, actor="keepsight", reason="passed", run_id="r" * 32)
+        deployments.promote(workspace, "shop", number, actor="keepsight", reason="passed", run_id=run_id)
         for _ in range(2)
     ]
     assert made[0] == made[1]
+    assert audited(workspace)[-1] == ("model.promote", "shop@1")
     # Nor does a step that is repeated undo what a person did meanwhile.
     later = release(workspace, bundle(1))
-    deployments.promote(workspace, "shop", model.number, actor="keepsight", reason="passed", run_id="r" * 32)
+    deployments.promote(workspace, "shop", number, actor="keepsight", reason="passed", run_id=run_id)
     assert deployments.current(workspace, "shop") == later
+
+
+@pytest.mark.parametrize("decision", ["ask", "reject"])
+@pytest.mark.parametrize("own", [True, False])
+def test_nobody_gets_around_the_gate(workspace: Workspace, decision: str, own: bool) -> None:
+    checks = [
+        {"name": "pictures", "status": "cannot_tell", "reason": "few"},
+        {"name": "consent", "status": "cannot_tell", "reason": "no ledger", "binding": False},
+        {"name": "test", "status": "fail", "reason": "worse"},
+    ]
+    number, run_id = judged(workspace, decision=decision, checks=checks)
+    with pytest.raises(ConflictError, match="did not pass its gate") as caught:
+        deployments.promote(workspace, "shop", number, actor="ana", reason="please", run_id=run_id if own else "f" * 32)
+    assert caught.value.details["not_passed"] == ["test", "pictures"]
+    with pytest.raises(ConflictError, match="never live"):
+        deployments.promote(workspace, "shop", number, actor="ana", reason="back", kind="rollback")
+    with pytest.raises(BadInputError):
+        deployments.promote(workspace, "shop", number, actor="ana", reason="so", kind="force")
+    assert status(workspace, number) == "challenger"
+    assert deployments.history(workspace, "shop") == []
+
+
+def test_a_model_that_no_gate_saw_is_not_promoted(workspace: Workspace) -> None:
+    number = register(workspace).number
+    with pytest.raises(ConflictError, match="no gate's result"):
+        deployments.promote(workspace, "shop", number, actor="ana", reason="please")
+
+
+def test_a_model_passes_only_against_the_one_that_is_live(workspace: Workspace) -> None:
+    release(workspace)
+    number, run_id = judged(workspace, seed=1)
+    release(workspace, bundle(2))
+    with pytest.raises(ConflictError, match="compared model 2 of shop with model 1, and now model 3 is live") as caught:
+        deployments.promote(workspace, "shop", number, actor="keepsight", reason="passed", run_id=run_id)
+    assert (caught.value.details["compared_with"], caught.value.details["champion"]) == (1, 3)
+    unnamed, _ = judged(workspace, seed=3, champion=-1)
+    with pytest.raises(ConflictError):
+        deployments.promote(workspace, "shop", unnamed, actor="keepsight", reason="passed")
+
+
+def test_of_two_that_passed_at_once_one_goes_live(workspace: Workspace) -> None:
+    numbers = [judged(workspace, seed)[0] for seed in range(4)]
+    start, refused = threading.Barrier(len(numbers)), []
+
+    def promote(number: int) -> None:
+        start.wait()
+        try:
+            deployments.promote(workspace, "shop", number, actor="keepsight", reason="passed")
+        except ConflictError as error:
+            refused.append(error.details["compared_with"])
+
+    threads = [threading.Thread(target=promote, args=(number,)) for number in numbers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert refused == [None] * 3
+    assert len(deployments.history(workspace, "shop")) == 1
+
+
+def test_an_override_stands_in_the_audit_log_with_what_it_overrides(workspace: Workspace) -> None:
+    checks = [{"name": "test", "status": "fail", "reason": "worse"}, {"name": "size", "status": "pass", "reason": ""}]
+    number, _ = judged(workspace, decision="reject", checks=checks)
+    with pytest.raises(BadInputError, match="no name"):
+        deployments.promote(workspace, "shop", number, actor=" ", reason="seen", kind="override")
+    deployments.promote(workspace, "shop", number, actor="ana", reason="seen", kind="override")
+    with workspace.database.read() as connection:
+        row = connection.execute(sa.select(schema.audit).order_by(schema.audit.c.seq.desc()).limit(1)).one()
+    assert (row.actor, row.action) == ("ana", "model.override")
+    assert row.detail == {"reason": "seen", "before": None, "gate": "reject", "not_passed": ["test"]}
 
 
 @pytest.mark.parametrize("reason", ["", "  "])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from keepsight.delivery import deployments
 from keepsight.errors import BadInputError, ConflictError
 from keepsight.loop import decisions, runs
 from keepsight.monitoring import alerts
@@ -25,7 +26,9 @@ def judged(ws: Workspace, decision: str, seed: int = 0) -> int:
     """A challenger whose run's gate said so, and the alert about it."""
     run_id = runs.enqueue(ws, "shop", trigger="hand", reason="r", actor="ana")
     number = register(ws, bundle(seed), run_id=run_id).number
-    runs.update(ws, run_id, gate={"decision": decision, "checks": []}, model_number=number)
+    live = deployments.current(ws, "shop")
+    champion = None if live is None else live.model_number
+    runs.update(ws, run_id, gate={"decision": decision, "checks": [], "champion": champion}, model_number=number)
     runs.finish(ws, run_id, status="done")
     if decision != "deploy":
         alerts.raise_alert(ws, "shop", kind="gate", key=run_id, title="t", text="", data={"model": number})
@@ -57,7 +60,15 @@ def test_overruling_the_gate_needs_a_reason_and_closes_the_alerts(ws: Workspace,
 def test_a_model_that_was_live_before_may_come_back_without_a_reason(ws: Workspace) -> None:
     release(ws)
     release(ws, bundle(1))
-    assert decisions.promote(ws, "shop", 1, actor="ana", reason="").kind == "promote"
+    assert decisions.promote(ws, "shop", 1, actor="ana", reason="").kind == "rollback"
+
+
+def test_a_model_that_was_compared_with_another_one_needs_a_reason(ws: Workspace) -> None:
+    number = judged(ws, "deploy")
+    release(ws)
+    with pytest.raises(BadInputError):
+        decisions.promote(ws, "shop", number, actor="ana", reason="")
+    assert decisions.promote(ws, "shop", number, actor="ana", reason="better anyway").kind == "override"
 
 
 def test_a_model_of_no_run_has_not_passed(ws: Workspace) -> None:

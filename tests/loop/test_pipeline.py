@@ -11,7 +11,7 @@ import pytest
 from keepsight.data import versions
 from keepsight.data.adding import NewSample, add
 from keepsight.delivery import deployments
-from keepsight.errors import CancelledError, DataError, NotFoundError
+from keepsight.errors import CancelledError, ConflictError, DataError, NotFoundError
 from keepsight.loop import pipeline, runs
 from keepsight.loop.workflow import Run
 from keepsight.monitoring import alerts
@@ -48,7 +48,9 @@ def judged(ws: Workspace, decision: str, **params: Any) -> str:
     """A run that has come as far as the gate."""
     run_id = start(ws, **params)
     number = register(ws, bundle(9), run_id=run_id).number
-    runs.update(ws, run_id, gate={"decision": decision, "checks": CHECKS}, model_number=number)
+    live = deployments.current(ws, "shop")
+    champion = None if live is None else live.model_number
+    runs.update(ws, run_id, gate={"decision": decision, "checks": CHECKS, "champion": champion}, model_number=number)
     return run_id
 
 
@@ -121,6 +123,49 @@ def test_a_model_that_passed_goes_live_once_and_settles_the_alarms(ws: Workspace
     assert [row.model_number for row in deployments.history(ws, "shop")] == [2, 1]
     assert [alert.kind for alert in alerts.open_alerts(ws, "shop")] == ["run"]
     assert runs.get(ws, run_id).outcome == "deployed"
+
+
+@pytest.mark.parametrize("again", ["deploy", "reject"])
+def test_another_model_that_went_live_meanwhile_is_compared_with(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    release(ws)
+    run_id = judged(ws, "deploy")
+    release(ws, bundle(1))
+    compared = []
+
+    def child(target: str, payload: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        live = deployments.current(ws, "shop")
+        assert live is not None
+        compared.append((target, live.model_number))
+        return {"decision": again, "checks": CHECKS, "champion": live.model_number}
+
+    monkeypatch.setattr(pipeline, "run_child", child)
+    outcome = step(ws, run_id, "deploy")["outcome"]
+    assert compared == [("keepsight.loop.comparison:compare", 3)]
+    assert outcome == ("deployed" if again == "deploy" else "rejected")
+    assert (runs.get(ws, run_id).gate or {})["champion"] == 3
+    assert deployments.history(ws, "shop")[0].model_number == (2 if again == "deploy" else 3)
+
+
+def test_a_live_model_that_keeps_changing_ends_the_run_and_not_the_service(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = judged(ws, "deploy")
+    release(ws)
+    monkeypatch.setattr(
+        pipeline, "run_child", lambda *_, **__: {"decision": "deploy", "checks": CHECKS, "champion": None}
+    )
+    with pytest.raises(ConflictError, match="no live model, and now model 2 is live"):
+        step(ws, run_id, "deploy")
+    assert [row.model_number for row in deployments.history(ws, "shop")] == [2]
+
+
+def test_a_person_may_be_quicker_than_the_run(ws: Workspace) -> None:
+    run_id = judged(ws, "deploy")
+    made = deployments.promote(ws, "shop", 1, actor="ana", reason="now", kind="override")
+    assert step(ws, run_id, "deploy")["outcome"] == "deployed"
+    assert deployments.history(ws, "shop")[0].id == made.id
 
 
 def test_a_run_that_only_trains_keeps_its_model_back(ws: Workspace) -> None:

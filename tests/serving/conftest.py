@@ -121,7 +121,7 @@ def make_workspace(tmp_path: Path) -> Iterator[Callable[..., Workspace]]:
 def deploy(ws: Workspace, bundle: Bundle, project: str = "shop") -> int:
     """Registers and promotes a bundle; gives its number."""
     model = models.register(ws, project, bundle, run_id=None, dataset_version=None, metrics={}, actor="tester")
-    deployments.promote(ws, project, model.number, actor="tester", reason="test")
+    deployments.promote(ws, project, model.number, actor="tester", reason="test", kind="override")
     return model.number
 
 

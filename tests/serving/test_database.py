@@ -78,7 +78,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one_answering(
                 created_at=1.0,
             )
         )
-    bad = deployments.promote(ws, "shop", number + 1, actor="tester", reason="test")
+    bad = deployments.promote(ws, "shop", number + 1, actor="tester", reason="test", kind="override")
     wait_until(lambda: bool(deployments.failures(ws, bad.id)))
     assert "bundle" in deployments.failures(ws, bad.id)[0]
     answer = shop.predict(picture("green"))

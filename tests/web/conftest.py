@@ -21,7 +21,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 
-from keepsight.data import adding, versions
+from keepsight.data import adding, samples, versions
 from keepsight.delivery import deployments
 from keepsight.loop import runs
 from keepsight.monitoring import alerts
@@ -34,6 +34,7 @@ from keepsight.serving.run import Server, Told, bind, make_config, url_of
 from keepsight.store import schema
 from keepsight.store.workspace import Workspace
 from keepsight.training import models
+from keepsight.training.assessment import store
 from keepsight.web.app import create_app
 
 FRUIT = ("apple", "banana", "cherry", "fig", "grape")
@@ -194,6 +195,154 @@ GATE = {
 }
 
 
+ESTIMATE = {
+    "seconds": {"value": 80.0, "low": 50.0, "high": 140.0},
+    "cost_eur": {"value": 0.0022, "low": 0.0014, "high": 0.0039},
+    "basis": "2 earlier runs",
+}
+RECORD = {
+    "recipe": "auto",
+    "plan": {
+        "recipe": "auto",
+        "chosen": "head",
+        "why": "finetune is 0.4% worse on 300 held-out pictures",
+        "head": {"recipe": "head", "strength": 0.1},
+        "finetune": None,
+    },
+    "out_of_fold": {
+        "accuracy": 0.94,
+        "candidates": {
+            "head": {"accuracy": 0.94, "nll": 0.2, "pictures": 300},
+            "finetune": {"accuracy": 0.936, "nll": 0.3, "pictures": 300},
+        },
+    },
+    "backbone": {"name": "efficientnet-lite0", "digest": "ab" * 32},
+    "pictures": {"training": 300, "test": 420, "recent": 31},
+}
+
+
+def share(value: float, n: int = 420, *, half: float = 0.03) -> dict[str, Any]:
+    """A figure with an interval."""
+    return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": n}
+
+
+def metrics_of(labels: Sequence[str], *, gain: float = 0.0) -> dict[str, Any]:
+    """What training measures on the test pictures: the last class is the weakest, taken for the first."""
+    k = len(labels)
+    recall = [0.99 - 0.3 * place / k + gain for place in range(k)]
+    confusion = [[0] * k for _ in range(k)]
+    for place in range(k):
+        right = round(40 * recall[place])
+        confusion[place][place] = right
+        confusion[place][0 if place else 1] += 40 - right
+    return {
+        "accuracy": {**share(0.93 + gain, 40 * k), "low": 0.9 + gain, "high": 0.955 + gain},
+        "precision": share(0.92 + gain),
+        "recall": share(0.92 + gain),
+        "f1": share(0.91 + gain),
+        "ece": share(0.031, half=0.01),
+        "per_class": {
+            label: {
+                "precision": share(recall[place], 40),
+                "recall": share(recall[place], 40, half=0.08),
+                "f1": share(recall[place], 40),
+                "support": 40,
+                "predicted": 40,
+            }
+            for place, label in enumerate(labels)
+        },
+        "confusion": confusion,
+        "names": list(labels),
+        "absent": [],
+    }
+
+
+def bins_of(*, off: float) -> list[dict[str, Any]]:
+    """A calibration table whose confidence is too high by ``off``."""
+    rows: list[dict[str, Any]] = []
+    for place in range(15):
+        low, high = place / 15, (place + 1) / 15
+        middle = (low + high) / 2
+        there = place >= 4
+        rows.append(
+            {
+                "low": low,
+                "high": high,
+                "n": 3 * place**2 if there else 0,
+                "confidence": middle if there else None,
+                "accuracy": max(0.0, middle - off) if there else None,
+            }
+        )
+    return rows
+
+
+def evaluation_of(ws: Workspace, project: str, labels: Sequence[str]) -> dict[str, Any]:
+    """What the evaluate step finds out, with real pictures of the project as mistakes."""
+    current = samples.current(ws, project)
+    test = [item for item in current if item.split == "test"]
+    training = [item for item in current if item.split == "train"]
+    tilted = {"text": "tilted (by 20 degrees)", "n": 300, "clean": share(0.93)}
+    return {
+        "pictures": 420,
+        "unknown": {"medlar": 3},
+        "metrics": metrics_of(labels),
+        "calibration": {
+            "temperature": 1.31,
+            "before": {"ece": 0.082, "bins": bins_of(off=0.09)},
+            "after": {"ece": 0.031, "bins": bins_of(off=0.02)},
+        },
+        "slices": [
+            {
+                "key": key,
+                "value": value,
+                "n": 210,
+                "accuracy": share(right),
+                "difference": {"value": gap, "low": gap - 0.04, "high": gap + 0.04, "n": 210},
+                "clear": abs(gap) > 0.08,
+            }
+            for key, value, right, gap in (
+                ("camera", "door", 0.84, -0.11),
+                ("camera", "till", 0.95, 0.11),
+                ("light", "dark", 0.9, -0.03),
+                ("light", "normal", 0.93, 0.03),
+            )
+        ],
+        "robustness": [
+            {"name": "rotated", **tilted, "accuracy": share(0.9), "kept": 0.968},
+            {
+                "name": "darker",
+                **tilted,
+                "text": "much darker (a third of the light)",
+                "accuracy": share(0.6, half=0.06),
+                "kept": 0.645,
+            },
+        ],
+        "mistakes": [
+            {
+                "sample_id": item.sample_id,
+                "picture_id": item.picture_id,
+                "label": str((item.value or {}).get("label")),
+                "predicted": next(name for name in labels if name != (item.value or {}).get("label")),
+                "confidence": 0.97 - place / 50,
+                "nearest": [
+                    {
+                        "sample_id": near.sample_id,
+                        "picture_id": near.picture_id,
+                        "label": str((near.value or {}).get("label")),
+                        "cosine": 0.93,
+                    }
+                    for near in training[place : place + 3]
+                ],
+            }
+            for place, item in enumerate(test)
+        ],
+        "explained_by": "class activation map",
+        "latency_ms": {"p50": 9.1, "p95": 12.4, "n": 50},
+        "size_bytes": {"float": 13_500_000, "int8": None},
+        "parameters": 3_400_000,
+    }
+
+
 def seed(
     ws: Workspace,
     project: str,
@@ -221,22 +370,25 @@ def seed(
     )
     versions.commit(ws, project, message="first pictures", author="ana")
     bundle = build_bundle(labels)
-    figures = {
-        "accuracy": {"value": 0.93, "low": 0.9, "high": 0.955},
-        "macro_f1": {"value": 0.91, "low": 0.87, "high": 0.94},
-    }
-    first = models.register(ws, project, bundle, run_id=None, dataset_version=1, metrics=figures, actor="ana")
-    deployments.promote(ws, project, first.number, actor="ana", reason="first model")
-    run_id = runs.enqueue(ws, project, trigger="labels", reason="25 new labels", actor="keepsight")
-    better = {name: {key: value + 0.01 for key, value in figure.items()} for name, figure in figures.items()}
+    first = models.register(
+        ws, project, bundle, run_id=None, dataset_version=1, metrics=metrics_of(labels), actor="ana"
+    )
+    deployments.promote(ws, project, first.number, actor="ana", reason="first model", kind="override")
+    run_id = runs.enqueue(
+        ws, project, trigger="labels", reason="25 new labels", actor="keepsight", params={"estimate": ESTIMATE}
+    )
+    better = metrics_of(labels, gain=0.01)
     second = models.register(
         ws, project, build_bundle(labels, seed=1), run_id=run_id, dataset_version=1, metrics=better, actor="keepsight"
     )
+    store.save(ws, project, second.number, evaluation_of(ws, project, labels))
     runs.update(
         ws, run_id, status="running", started_at=now - 60, dataset_version=1, model_number=second.number, gate=GATE
     )
-    for place, name in enumerate(("version", "features", "train", "gate", "deploy")):
+    runs.add_record(ws, run_id, RECORD)
+    for place, name in enumerate(("version", "features", "train", "evaluate", "gate", "deploy")):
         runs.add_step(ws, run_id, name=name, began=now - 60 + place, ended=now - 59 + place)
+    runs.add_worked(ws, run_id, step="train", seconds=95.0)
     runs.update(ws, run_id, outcome="ask", step="deploy")
     runs.finish(ws, run_id, status="done")
     alerts.raise_alert(

@@ -2,12 +2,15 @@
 
 Promoting writes a row; every server polls, loads, warms, swaps and acknowledges. A deployment is live once every live
 server has acknowledged it. A server counts as live while its heartbeat is at most ``SERVER_TIMEOUT_S`` old.
+
+Here the gate really blocks: whoever calls, a model whose own run's gate did not let it pass against the model that is
+live at that moment is refused, unless a person overrides the gate with a name and a reason, which the audit log keeps.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +22,13 @@ from keepsight.store import audit, schema
 from keepsight.store.database import upsert
 from keepsight.store.workspace import Workspace
 from keepsight.training import models
+from keepsight.training.gate import open_checks
 
 SERVER_TIMEOUT_S = 5.0
+PROMOTE, OVERRIDE, ROLLBACK = "promote", "override", "rollback"
+KINDS = (PROMOTE, OVERRIDE, ROLLBACK)
+# No model's number: a result that does not say what it compared with fits no live model.
+_UNNAMED = -1
 
 
 @dataclass(frozen=True)
@@ -66,21 +74,36 @@ def promote(
     *,
     actor: str,
     reason: str,
-    kind: str = "promote",
+    kind: str = PROMOTE,
     run_id: str | None = None,
 ) -> Deployment:
     """Makes a model the one to serve, audited; once per run, however often it is called.
 
-    ``kind`` is ``promote`` where the gate passed, ``override`` where a person decides in its stead (a reason is
-    needed), ``rollback`` for going back.
+    Args:
+        ws: The workspace.
+        project: Its project.
+        number: The model.
+        actor: Who releases it.
+        reason: Why.
+        kind: ``promote``: the gate of the model's own run said "deploy" about the model that is live now. ``override``:
+            a person decides in its stead, with a name and a reason. ``rollback``: the model was live before.
+        run_id: The run that releases it by itself.
 
     Raises:
-        ConflictError: The model was discarded, or is live already.
-        BadInputError: No reason for an override.
+        ConflictError: The model was discarded, or is live already; it did not pass its gate; the gate compared it with
+            another model than the one that is live now (``details`` name both, ``compared_with`` and ``champion``); it
+            was never live and so cannot be gone back to.
+        BadInputError: No name or no reason for an override.
     """
-    if kind == "override" and not reason.strip():
+    if kind not in KINDS:
         raise BadInputError(
-            "There is no reason.", expected="why you decide in the gate's stead.", do="Say it in a sentence (--reason)."
+            f'A model cannot be released by "{kind}".', expected=f"one of: {', '.join(KINDS)}.", do="Name one of these."
+        )
+    if kind == OVERRIDE and not (reason.strip() and actor.strip()):
+        raise BadInputError(
+            f"There is no {'reason' if actor.strip() else 'name'}.",
+            expected="why you decide in the gate's stead.",
+            do="Say it in a sentence (--reason).",
         )
     now = ws.clock()
     with ws.database.write() as connection:
@@ -95,18 +118,15 @@ def promote(
             if done is not None:
                 return _deployment(done)
         before = _current(connection, project)
-        if model.status == "discarded":
-            raise ConflictError(
-                f"Model {number} of {project} was discarded.",
-                expected="a challenger, or a model that was live before.",
-                do=f"Choose one from `keepsight models list {project}`.",
-            )
-        if before is not None and before.model_number == number:
-            raise ConflictError(
-                f"Model {number} of {project} is live already.", expected="another model.", do="Nothing needs doing."
-            )
-        if before is not None:
-            models.set_status(connection, project, before.model_number, "archived")
+        live = None if before is None else before.model_number
+        _check_free(model, live)
+        gate = _gate(connection, model)
+        if kind == PROMOTE:
+            _check_passed(model, gate, live)
+        elif kind == ROLLBACK:
+            _check_was_live(connection, model)
+        if live is not None:
+            models.set_status(connection, project, live, "archived")
         models.set_status(connection, project, number, "champion")
         insert = sa.insert(schema.deployment).values(
             project_id=project,
@@ -119,6 +139,9 @@ def promote(
             live_at=None,
         )
         made = connection.execute(insert.returning(schema.deployment)).mappings().one()
+        detail = {"reason": reason, "before": live}
+        if kind == OVERRIDE:
+            detail |= {"gate": None if gate is None else gate["decision"], "not_passed": _not_passed(gate)}
         audit.append(
             ws.database,
             connection,
@@ -126,9 +149,93 @@ def promote(
             action=f"model.{kind}",
             target=f"{project}@{number}",
             now=now,
-            detail={"reason": reason, "before": None if before is None else before.model_number},
+            detail=detail,
         )
         return _deployment(made)
+
+
+def was_live(ws: Workspace, project: str, number: int) -> bool:
+    """Whether a model was ever released."""
+    with ws.database.read() as connection:
+        return _was_live(connection, project, number)
+
+
+def has_passed(gate: Mapping[str, Any] | None, live: int | None) -> bool:
+    """Whether a gate's stored result lets its model replace the one that is live (its number, or None)."""
+    return gate is not None and gate["decision"] == "deploy" and gate.get("champion", _UNNAMED) == live
+
+
+def _check_free(model: models.Model, live: int | None) -> None:
+    """Whether the model can be released at all."""
+    if model.status == "discarded":
+        raise ConflictError(
+            f"Model {model.number} of {model.project} was discarded.",
+            expected="a challenger, or a model that was live before.",
+            do=f"Choose one from `keepsight models list {model.project}`.",
+        )
+    if model.number == live:
+        raise ConflictError(
+            f"Model {model.number} of {model.project} is live already.",
+            expected="another model.",
+            do="Nothing needs doing.",
+        )
+
+
+def _check_passed(model: models.Model, gate: Mapping[str, Any] | None, live: int | None) -> None:
+    """Whether the model's own gate let it pass, against the model that is live now."""
+    if has_passed(gate, live):
+        return
+    do = f"Look at `keepsight models compare {model.project} {model.number}`, then decide with a reason, or train anew."
+    if gate is None or gate["decision"] != "deploy":
+        said = "has no gate's result" if gate is None else "did not pass its gate"
+        raise ConflictError(
+            f"Model {model.number} of {model.project} {said}.",
+            expected="a model that its own run let pass.",
+            do=do,
+            decision=None if gate is None else gate["decision"],
+            not_passed=_not_passed(gate),
+        )
+    compared = gate.get("champion")
+    raise ConflictError(
+        f"The gate compared model {model.number} of {model.project} with "
+        f"{'no live model' if compared is None else f'model {compared}'}, "
+        f"and now {'none' if live is None else f'model {live}'} is live.",
+        expected="a comparison with the model that is live.",
+        do=do,
+        compared_with=compared,
+        champion=live,
+    )
+
+
+def _check_was_live(connection: Connection, model: models.Model) -> None:
+    if not _was_live(connection, model.project, model.number):
+        raise ConflictError(
+            f"Model {model.number} of {model.project} was never live.",
+            expected="a model that was live before.",
+            do=f"See `keepsight models list {model.project}`.",
+        )
+
+
+def _was_live(connection: Connection, project: str, number: int) -> bool:
+    table = schema.deployment
+    query = sa.select(table.c.id).where(table.c.project_id == project, table.c.model_number == number).limit(1)
+    return connection.scalar(query) is not None
+
+
+def _gate(connection: Connection, model: models.Model) -> dict[str, Any] | None:
+    """What the gate of the model's own run said of it."""
+    if model.run_id is None:
+        return None
+    query = sa.select(schema.run.c.gate).where(
+        schema.run.c.id == model.run_id, schema.run.c.project_id == model.project
+    )
+    gate: dict[str, Any] | None = connection.scalar(query)
+    return gate if gate is None or gate.get("challenger", model.number) == model.number else None
+
+
+def _not_passed(gate: Mapping[str, Any] | None) -> list[str]:
+    """Names of the checks that stand in the way."""
+    return [] if gate is None else [str(check.get("name", "")) for check in open_checks(gate)]
 
 
 def rollback(ws: Workspace, project: str, *, actor: str, reason: str = "rolled back") -> Deployment:
@@ -141,7 +248,7 @@ def rollback(ws: Workspace, project: str, *, actor: str, reason: str = "rolled b
     discarded = {model.number for model in models.list_models(ws, project) if model.status == "discarded"}
     for row in rows[1:]:
         if row.model_number != rows[0].model_number and row.model_number not in discarded:
-            return promote(ws, project, row.model_number, actor=actor, reason=reason, kind="rollback")
+            return promote(ws, project, row.model_number, actor=actor, reason=reason, kind=ROLLBACK)
     raise ConflictError(
         f"{project} has no earlier model to go back to.",
         expected="at least two deployments.",

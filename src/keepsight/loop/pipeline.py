@@ -20,6 +20,7 @@ from keepsight.loop.child import run_child
 from keepsight.loop.workflow import Run, Step
 from keepsight.monitoring import alerts
 from keepsight.store.workspace import Workspace
+from keepsight.training.gate import open_reasons
 
 WORKFLOW = "retrain"
 LIVE_TIMEOUT_S = 15.0
@@ -29,6 +30,8 @@ RETRIES = 2
 # Of the numerical libraries: a second one beside a busy server slows both down, and changes the last bits of a result.
 # Pictures are looked at in a pool of threads of its own.
 TRAINER_THREADS = 1
+# How often a challenger is compared anew because another model went live between its gate and its release.
+COMPARISONS = 3
 # A trainer that was killed, or a disk that was full, may do better next time; wrong data does not.
 PASSING = (StorageError, OSError, TrainingError)
 # The leader's lease may have run out and been renewed while the trainer worked; it writes under the new one then.
@@ -107,7 +110,18 @@ class Pipeline:
         return {"decision": result["decision"]}
 
     def deploy(self, run: Run, row: runs.RunRow) -> dict[str, Any]:
-        """Promotes, or tells a person why not."""
+        """Promotes, or tells a person why not; compares again where another model went live meanwhile."""
+        for _ in range(COMPARISONS - 1):
+            try:
+                return self._deploy(run, row)
+            except ConflictError as error:
+                if "compared_with" not in error.details:
+                    raise
+            self.gate(run, row)
+            row = replace(runs.get(self.ws, run.id), step=row.step)
+        return self._deploy(run, row)
+
+    def _deploy(self, run: Run, row: runs.RunRow) -> dict[str, Any]:
         if row.gate is None or row.model_number is None:
             raise RuntimeError("the gate's result is missing")  # the steps before guarantee it
         decision = row.gate["decision"]
@@ -116,21 +130,21 @@ class Pipeline:
         if decision != "deploy":
             self._tell(run, row, decision)
             return self._end(run, row, outcome="ask" if decision == "ask" else "rejected")
-        made = deployments.promote(
-            self.ws,
-            row.project,
-            row.model_number,
-            actor=row.actor,
-            reason=row.reason,
-            run_id=run.id,
-        )
+        made = deployments.current(self.ws, row.project)
+        if made is None or made.model_number != row.model_number:  # a person may have been quicker
+            made = deployments.promote(
+                self.ws,
+                row.project,
+                row.model_number,
+                actor=row.actor,
+                reason=row.reason,
+                run_id=run.id,
+            )
         alerts.close_kinds(self.ws, row.project, ("drift", "accuracy", "gate"), actor=row.actor)
         deployments.wait_live(self.ws, row.project, made.id, timeout_s=LIVE_TIMEOUT_S, stop=run.cancelled)
         return self._end(run, row, outcome="deployed")
 
     def _tell(self, run: Run, row: runs.RunRow, decision: str) -> None:
-        gate = row.gate or {}
-        reasons = [check["reason"] for check in gate["checks"] if check["status"] != "pass"]
         ask = decision == "ask"
         title = (
             f"Model {row.model_number} waits for your decision" if ask else f"Model {row.model_number} was not released"
@@ -141,7 +155,7 @@ class Pipeline:
             kind="gate",
             key=run.id,
             title=title,
-            text=" ".join(reasons),
+            text=open_reasons(row.gate or {}),
             data={"run": run.id, "model": row.model_number, "decision": decision},
             trace_id=row.trace_id,
         )

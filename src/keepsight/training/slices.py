@@ -11,12 +11,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keepsight.training.material import Part
+if TYPE_CHECKING:
+    from keepsight.training.material import Part
 
 # Fewer pictures say nothing about a slice; a column with more values is a name or a number of the picture.
 LEAST_PICTURES = 5
