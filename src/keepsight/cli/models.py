@@ -1,9 +1,10 @@
-"""``keepsight models``: list, show, promote, rollback, discard, export, reproduce."""
+"""``keepsight models``: list, show, report, evaluate, promote, rollback, discard, export, reproduce."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,13 +16,19 @@ from keepsight.cli.common import (
     actor,
     interval,
     opened,
+    progress_bar,
     show,
     table,
     when,
 )
 
+if TYPE_CHECKING:
+    from keepsight.training.reports.content import Content
+
 app = typer.Typer(help="Models: list, show, release, go back.", no_args_is_help=True)
 Number = Annotated[int | None, typer.Argument(help="Model number; else the live one.", show_default=False)]
+# Of long lists so many lines are shown; --all shows the rest.
+FEW = 12
 ThisNumber = Annotated[int, typer.Argument(help="Model number.", show_default=False)]
 
 
@@ -45,34 +52,117 @@ def list_models(project: Project, workspace: WorkspaceOption = None, json: Json 
 
 
 @app.command("show")
-def show_model(project: Project, number: Number = None, workspace: WorkspaceOption = None, json: Json = False) -> None:
-    """One model: its figures on the test pictures, its run and its gate."""
-    from keepsight.loop import runs
-    from keepsight.training import models
+def show_model(
+    project: Project,
+    number: Number = None,
+    everything: Annotated[bool, typer.Option("--all", help="All classes, slices and confusions.")] = False,
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> None:
+    """One model: how good it is, where it is weak, what it confuses, its run and its gate."""
+    from keepsight.loop import assessment
 
     with opened(workspace) as ws:
-        model = models.find(ws, ws.check_project(project), number)
-        run = None if model.run_id is None else runs.get(ws, model.run_id)
+        content = assessment.content(ws, ws.check_project(project), number)
+    run = content.run
+    kept = ("id", "record", "gate", "outcome")
     value = {
-        **model.as_dict(),
-        "run": None if run is None else {"id": run.id, "record": run.record, "gate": run.gate, "outcome": run.outcome},
+        **content.model.as_dict(),
+        "evaluation": dict(content.evaluation) or None,
+        "run": None if run is None else {name: run[name] for name in kept},
     }
+    show(value, as_json=json, text=lambda: _told(content, most=None if everything else FEW))
+
+
+@app.command("report")
+def report(
+    project: Project,
+    number: Number = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.md and report.html.")] = Path(),
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> None:
+    """Write a model's report: report.md, and report.html with plots and pictures of its mistakes.
+
+    The page needs nothing else and asks no other machine for anything. It shows pictures of your data: mind who gets
+    it, and that a picture erased later stays in a file that is already written.
+    """
+    from keepsight.loop import assessment
+    from keepsight.training.reports import written
+
+    with opened(workspace) as ws, progress_bar(quiet=json) as progress:
+        content = assessment.content(ws, ws.check_project(project), number)
+        files = written.write(ws, content, out, progress=progress)
+    value = {"project": project, "number": content.model.number, "files": [str(path) for path in files]}
+    show(value, as_json=json, text=lambda: "\n".join(f"Wrote {path}" for path in files))
+
+
+@app.command("evaluate")
+def evaluate(project: Project, number: Number = None, workspace: WorkspaceOption = None, json: Json = False) -> None:
+    """Evaluate a model again on its dataset version: slices, calibration, robustness, mistakes."""
+    from keepsight.loop import assessment
+
+    with opened(workspace) as ws, progress_bar(quiet=json) as progress:
+        assessment.evaluate_again(ws, ws.check_project(project), number, progress)
+        content = assessment.content(ws, project, number)
+    value = {"project": project, "number": content.model.number, "evaluation": dict(content.evaluation)}
+    show(value, as_json=json, text=lambda: _told(content, most=FEW))
+
+
+def _told(content: Content, *, most: int | None) -> str:
+    """A model for people; of long lists the worst ``most``."""
+    import textwrap
+
+    from keepsight.training.reports import words
+
+    model = content.model
     lines = [
-        f"Model {model.number} of {project}: {model.status}, made {when(model.created_at)}",
+        f"Model {model.number} of {content.project}: {model.status}, made {when(model.created_at)}",
         f"  dataset version {model.dataset_version}, bundle {model.bundle_digest[:16]}",
+        "",
+        *textwrap.wrap(words.summary(content), 110),
     ]
-    for name in ("accuracy", "precision", "recall", "f1", "ece"):
-        if name in model.metrics:
-            lines.append(f"  {name}: {interval(model.metrics[name])}")
-    rows = [
+    figures = [(name, interval(figure)) for name, figure in content.figures()]
+    found = content.evaluation.get("latency_ms")
+    if found:
+        figures.append(("latency", f"{found['p50']:.1f} ms (95 % within {found['p95']:.1f} ms)"))
+    if figures:
+        lines += ["", *(f"  {name}: {text}" for name, text in figures)]
+    classes = [
         (name, interval(row["precision"]), interval(row["recall"]), interval(row["f1"]), row["support"])
-        for name, row in model.metrics.get("per_class", {}).items()
+        for name, row in content.per_class()
     ]
-    if rows:
-        lines.append(table(("class", "precision", "recall", "f1", "pictures"), rows, empty=""))
-    for check in (run.gate or {}).get("checks", []) if run else []:
-        lines.append(f"  gate {check['name']}: {check['status']} - {check['reason']}")
-    show(value, as_json=json, text=lambda: "\n".join(lines))
+    lines += _listed("Classes, the weakest first", ("class", "precision", "recall", "f1", "pictures"), classes, most)
+    slices = [
+        (words.slice_name(row), interval(row["accuracy"]), words.points(row["difference"]), row["n"])
+        for row in content.slices()
+    ]
+    lines += _listed(
+        "Parts of the pictures, the weakest first", ("slice", "right", "points to the rest", "pictures"), slices, most
+    )
+    card = [
+        (row["text"], interval(row["accuracy"]), words.percent(row["kept"]), row["n"]) for row in content.robustness()
+    ]
+    lines += _listed("Pictures made worse", ("pictures are", "right", "kept", "pictures"), card, None)
+    calibration = content.evaluation.get("calibration")
+    if calibration:
+        lines += ["", "Confidence", *textwrap.wrap(words.calibration(calibration), 110)]
+    lines += _listed("Confusions", ("pictures of", "taken for", "times"), content.confusions(), most)
+    if content.gate is not None:
+        lines += ["", f"Gate: {words.DECISIONS.get(content.gate['decision'], content.gate['decision'])}"]
+        lines += [f"  gate {check['name']}: {check['status']} - {check['reason']}" for check in content.gate["checks"]]
+    if not content.evaluation:
+        lines += ["", f"Not evaluated further; do so with: keepsight models evaluate {content.project} {model.number}"]
+    return "\n".join(lines)
+
+
+def _listed(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], most: int | None) -> list[str]:
+    """A titled table of the first rows, and how many more there are."""
+    if not rows:
+        return []
+    shown = rows if most is None else rows[:most]
+    more = [f"... and {len(rows) - len(shown)} more: --all"] if len(rows) > len(shown) else []
+    return ["", title, table(head, shown, empty=""), *more]
 
 
 @app.command("promote")

@@ -88,6 +88,7 @@ def erase_picture(ws: Workspace, picture_id: str, *, actor: str, reason: str, dr
             for table, blank in _TOMBSTONES.items():
                 _bury(connection, table, project, rows.sample_id(project, picture_id), blank)
         _erase_reviews(connection, picture_id, now=now)
+        _erase_mistakes(connection, picture_id)
         ws.blobs.erase(connection, picture_id, now=now)
         audit.append(
             ws.database,
@@ -164,6 +165,20 @@ def _erase_reviews(connection: Connection, picture_id: str, *, now: float) -> No
     mine = table.c.picture_id == picture_id
     connection.execute(sa.update(table).where(mine, table.c.answered_at.is_(None)).values(answered_at=now))
     connection.execute(sa.update(table).where(mine).values(author="", prediction={}, verdict=SKIPPED))
+
+
+def _erase_mistakes(connection: Connection, picture_id: str) -> None:
+    """Takes the picture out of what models got wrong, and out of what looked like it; their figures stay."""
+    table = schema.evaluation
+    found = connection.execute(sa.select(table).where(sa.cast(table.c.data, sa.Text).contains(picture_id)))
+    for row in found.all():
+        mistakes = [
+            {**mistake, "nearest": [each for each in mistake["nearest"] if each["picture_id"] != picture_id]}
+            for mistake in row.data["mistakes"]
+            if mistake["picture_id"] != picture_id
+        ]
+        mine = (table.c.project_id == row.project_id) & (table.c.model_number == row.model_number)
+        connection.execute(sa.update(table).where(mine).values(data={**row.data, "mistakes": mistakes}))
 
 
 # --- events ---------------------------------------------------------------------------------------------------------
