@@ -12,7 +12,15 @@ from tests.journeys.place import Workplace, wait_for, write_folder
 pytestmark = pytest.mark.journey
 
 # STEP:after is when the step has worked and nobody has noted it: it runs again and must find its work done.
-PARENT = ("version:after", "features:after", "train:after", "train:recorded", "gate:after", "deploy:after")
+PARENT = (
+    "version:after",
+    "features:after",
+    "train:after",
+    "train:recorded",
+    "evaluate:after",
+    "gate:after",
+    "deploy:after",
+)
 TRAINER = ("train:trained", "train:registered")
 
 

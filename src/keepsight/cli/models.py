@@ -236,12 +236,40 @@ def export(
 
 
 @app.command("reproduce")
-def reproduce(project: Project, number: Number = None, workspace: WorkspaceOption = None, json: Json = False) -> int:
-    """Replay a model's run from its record and compare the digests. Exit code 1 where they differ."""
+def reproduce(
+    project: Annotated[str, typer.Argument(help="Project, or PROJECT@NUMBER.", show_default=False)],
+    number: Number = None,
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> int:
+    """Replay a model's run from its record and compare. Exit code 1 where it comes out differently."""
     from keepsight.loop.replay import replay
 
+    name, named = _named(project)
     with opened(workspace) as ws:
-        result = replay(ws, ws.check_project(project), number)
-    text = "same model, digest for digest" if result["same"] else "another model than the recorded one"
-    show(result, as_json=json, text=lambda: f"Replayed model {result['number']}: {text} ({result['digest'][:16]}).")
-    return 0 if result["same"] else 1
+        result = replay(ws, ws.check_project(name), named if number is None else number)
+
+    def text() -> str:
+        if result["same"]:
+            told = f"the same model, digest for digest ({result['digest'][:16]})"
+        elif result["agrees"]:
+            told = "another digest, as accurate within half a point: a fine-tune that agrees"
+        else:
+            told = f"another model than the recorded one ({result['digest'][:16]})"
+        points = ", ".join(f"{key} {value * 100:+.1f} points" for key, value in result["differences"].items())
+        return f"Replayed model {result['number']}: {told}." + (f"\n  {points}" if points else "")
+
+    show(result, as_json=json, text=text)
+    return 0 if result["agrees"] else 1
+
+
+def _named(project: str) -> tuple[str, int | None]:
+    """The project and the model of ``shop@7``; no model where none is named."""
+    name, separator, number = project.partition("@")
+    if not separator:
+        return name, None
+    if not number.isdigit():
+        from keepsight.errors import BadInputError
+
+        raise BadInputError(f'"{project}" names no model.', expected="PROJECT@NUMBER.", do="Write it like shop@7.")
+    return name, int(number)
