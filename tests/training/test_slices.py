@@ -19,10 +19,12 @@ def part(
     group: Callable[[int], str | None] = lambda place: None,
     quality: np.ndarray | None = None,
     side: int = 300,
+    labels: Sequence[str] | None = None,
 ) -> Part:
     n = len(metas)
+    classes = ["a"] * n if labels is None else labels
     samples = tuple(
-        Sample(f"{place:032x}", f"p{place}", "test", group(place), f"{place}.png", meta, {"label": "a"})
+        Sample(f"{place:032x}", f"p{place}", "test", group(place), f"{place}.png", meta, {"label": classes[place]})
         for place, meta in enumerate(metas)
     )
     return Part(
@@ -55,6 +57,13 @@ def test_many_numbers_make_quarters_and_few_are_names() -> None:
     quarters = [each for each in slices_of(found) if each.key == "weight"]
     assert [each.count for each in quarters] == [10, 10, 10, 10]
     assert np.array_equal(sum(each.rows.astype(int) for each in quarters), np.ones(40))
+
+
+def test_the_number_of_a_class_is_no_quantity() -> None:
+    metas = [{"class_id": place // 5, "weight": place} for place in range(100)]
+    found = part(metas, labels=[f"class {place // 5}" for place in range(100)])
+    assert len(counts(found, "class_id")) == 20
+    assert list(counts(found, "weight").values()) == [25, 25, 25, 25]
 
 
 def test_names_of_single_pictures_make_no_slices() -> None:

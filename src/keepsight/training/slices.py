@@ -64,7 +64,8 @@ def slices_of(part: Part, *, least: int = LEAST_PICTURES) -> list[Slice]:
     """The slices of a part with at least so many pictures, ordered by key, a column's values by their size or name.
 
     A column with more than ``MOST_VALUES`` values that are no numbers makes none; numbers make four quarters, whose
-    bounds are those of this part. Of two columns of one name that of the metadata counts.
+    bounds are those of this part. A number that each class has one of (the number of the class) is a name. Of two
+    columns of one name that of the metadata counts.
     """
     columns: dict[str, Sequence[Any]] = _measured(part)
     if any(sample.group for sample in part.samples):
@@ -73,7 +74,7 @@ def slices_of(part: Part, *, least: int = LEAST_PICTURES) -> list[Slice]:
         columns[key] = [sample.meta.get(key) for sample in part.samples]
     found = []
     for key in sorted(columns):
-        for value, rows in _values(columns[key]):
+        for value, rows in _values(columns[key], part.labels):
             if int(rows.sum()) >= least:
                 found.append(Slice(key, value, rows))
     return found
@@ -97,11 +98,16 @@ def _named(value: float, low: float, high: float, names: tuple[str, str, str]) -
     return names[0] if value < low else names[2] if value > high else names[1]
 
 
-def _values(cells: Sequence[Any]) -> list[tuple[str, NDArray[np.bool_]]]:
+def _values(cells: Sequence[Any], labels: Sequence[str]) -> list[tuple[str, NDArray[np.bool_]]]:
     """The values of a column with their rows; nothing where there are too many."""
     texts = [_text(cell) for cell in cells]
     numbers = [_number(cell) for cell, text in zip(cells, texts, strict=True) if text != MISSING]
-    if numbers and None not in numbers and len(set(numbers)) > NUMBERS_AS_NAMES:
+    if (
+        numbers
+        and None not in numbers
+        and len(set(numbers)) > NUMBERS_AS_NAMES
+        and len(set(zip(labels, texts, strict=True))) > len(set(labels))
+    ):
         return _quarters([math.nan if text == MISSING else float(text) for text in texts])
     names = sorted(set(texts), key=lambda text: (text == MISSING, _number(text) is None, _number(text) or 0.0, text))
     if len(names) > MOST_VALUES:

@@ -69,7 +69,7 @@ def test_pictures_of_one_group_count_as_fewer() -> None:
 
 def test_odd_metadata_breaks_nothing() -> None:
     odd: list[Any] = [None, float("nan"), 3, "3", "x", [1], {"a": 1}, True]
-    found = part([{"note": odd[place % 8], 7: "a number as a name"} if place % 3 else {} for place in range(80)])
+    found = part([{"note": odd[place % 8], "7": 7} if place % 3 else {} for place in range(80)])
     names = by_name(slice_figures(found, np.ones(80, np.bool_)))
     assert "note=(none)" in names
 

@@ -41,7 +41,14 @@ def test_erased_pictures_are_gone_from_mistakes_and_neighbours(workspace: Worksp
 
 def mistake(picture_id: str, nearest: list[str]) -> dict[str, Any]:
     near = [{"sample_id": "s", "picture_id": name, "label": "a", "cosine": 0.9} for name in nearest]
-    return {"sample_id": "s", "picture_id": picture_id, "label": "a", "predicted": "b", "confidence": 1, "nearest": near}
+    return {
+        "sample_id": "s",
+        "picture_id": picture_id,
+        "label": "a",
+        "predicted": "b",
+        "confidence": 1,
+        "nearest": near,
+    }
 
 
 def shown(ws: Workspace) -> list[tuple[str, list[str]]]:

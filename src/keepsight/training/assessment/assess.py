@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keepsight.errors import BundleError, PictureError
+from keepsight.errors import PictureError
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.predictor import Predictor
 from keepsight.store.workspace import Workspace
@@ -149,14 +149,8 @@ def latency(ws: Workspace, bundle: Bundle, part: Part) -> dict[str, Any] | None:
 def parameters(bundle: Bundle) -> int:
     """The weights of the float network, counted; single numbers such as bounds are none."""
     import onnx
-    from google.protobuf.message import DecodeError
 
-    try:
-        model = onnx.load_from_string(bundle.model())
-    except DecodeError as error:
-        raise BundleError(
-            f"The network is no ONNX file ({error}).", expected="a bundle made by Keepsight.", do="Train again."
-        ) from error
+    model = onnx.load_from_string(bundle.model())
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
     sizes = [int(np.prod(tensor.dims)) for tensor in model.graph.initializer if tensor.data_type in floats]
     return sum(size for size in sizes if size > 1)

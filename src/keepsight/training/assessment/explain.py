@@ -148,7 +148,7 @@ def overlay(
     square = max(1, round(min(width, height) * preprocessing.crop))
     left, top = (width - square) // 2, (height - square) // 2
     scaled = Image.fromarray((heat * 255).astype(np.uint8)).resize((square, square), Image.Resampling.BICUBIC)
-    share = np.asarray(scaled, np.float32)[..., None] / 255
+    share: NDArray[np.float32] = np.asarray(scaled, np.float32)[..., None] / np.float32(255)
     pixels = np.asarray(picture, np.float32)
     shown = 0.5 * pixels.mean(axis=2, keepdims=True) + 0.25 * pixels + 40
     seen = pixels[top : top + square, left : left + square]

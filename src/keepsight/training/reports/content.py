@@ -52,8 +52,11 @@ class Content:
         return next((figure for _, figure in self.figures()), None)
 
     def figures(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """The figures with an interval, by name, in the task's order."""
-        return [(name, value) for name, value in self.metrics.items() if _is_interval(value)]
+        """The figures with an interval, by name; those that people know come first."""
+        known = list(FIGURES)
+        found = [(name, value) for name, value in self.metrics.items() if _is_interval(value)]
+        # The store keeps no order of keys.
+        return sorted(found, key=lambda item: known.index(item[0]) if item[0] in known else len(known))
 
     def per_class(self) -> list[tuple[str, Mapping[str, Any]]]:
         """The classes with test pictures, worst F1 first, of equal ones that with more pictures."""
@@ -73,9 +76,9 @@ class Content:
         return sorted(found, key=lambda item: (-item[2], item[0], item[1]))
 
     def slices(self) -> list[Mapping[str, Any]]:
-        """The slices, the largest loss against the rest first."""
+        """The slices, the surest loss against the rest first; those of all pictures last."""
         rows: list[Mapping[str, Any]] = list(self.evaluation.get("slices", []))
-        return sorted(rows, key=lambda row: (_value(row["difference"] or row["accuracy"]), row["key"], row["value"]))
+        return sorted(rows, key=lambda row: (_loss(row["difference"]), row["key"], row["value"]))
 
     def robustness(self) -> list[Mapping[str, Any]]:
         """The corruptions, the worst first."""
@@ -96,6 +99,11 @@ class Content:
 
 def _is_interval(value: Any) -> bool:
     return isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys()
+
+
+def _loss(difference: Mapping[str, Any] | None) -> float:
+    """For sorting: the least that a slice loses (a negative upper bound), 2 where there is nothing to compare with."""
+    return 2.0 if difference is None or difference["value"] is None else float(difference["high"])
 
 
 def _value(figure: Mapping[str, Any] | None) -> float:

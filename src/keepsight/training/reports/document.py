@@ -41,7 +41,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Checks:
-    """The gate's checks: status (pass, fail or cannot_tell) and reason."""
+    """The gate's checks: status (a key of ``words.STATUSES``) and reason."""
 
     rows: tuple[tuple[str, str], ...]
 
@@ -95,7 +95,7 @@ def _gate(content: Content) -> Section | None:
     if gate is None:
         return None
     decision = words.DECISIONS.get(gate["decision"], gate["decision"])
-    checks = tuple((check["status"], check["reason"]) for check in gate["checks"])
+    checks = tuple((words.status(check), check["reason"]) for check in gate["checks"])
     blocks: tuple[Block, ...] = (decision, Checks(checks)) if checks else (decision,)
     return Section("May it be released?", blocks)
 

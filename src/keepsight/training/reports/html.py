@@ -10,7 +10,7 @@ from keepsight.training.reports import words
 from keepsight.training.reports.document import Block, Checks, Document, Gallery, Plot, Section, Table
 from keepsight.training.reports.pictures import Shown
 
-_MARKS = {"pass": ("good", "✓"), "fail": ("bad", "✕"), "cannot_tell": ("unsure", "?")}
+_MARKS = {"pass": ("good", "✓"), "fail": ("bad", "✕"), "cannot_tell": ("unsure", "?"), "told": ("told", "i")}
 # Long tables are folded away where a plot says the same.
 _LONG = 12
 
@@ -32,6 +32,7 @@ th { color: var(--soft); font-weight: 600; } .number { text-align: right; font-v
 ul.checks { list-style: none; padding: 0; } ul.checks li { display: flex; gap: .6rem; margin: .4rem 0; }
 .mark { flex: none; width: 1.5rem; height: 1.5rem; border-radius: 50%; text-align: center; color: #fff; }
 .good { background: #0b6e4f; } .bad { background: #b3261e; } .unsure { background: #8a6100; }
+.told { background: #57606a; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
 .mistake { margin: 0; background: var(--card); padding: .7rem; break-inside: avoid; }
 .pair, .alike { display: flex; gap: .4rem; flex-wrap: wrap; } .pair img { width: calc(50% - .2rem); }

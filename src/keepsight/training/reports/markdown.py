@@ -7,7 +7,7 @@ from typing import assert_never
 from keepsight.training.reports import words
 from keepsight.training.reports.document import Block, Checks, Document, Gallery, Plot, Table
 
-_MARKS = {"pass": "✅", "fail": "❌", "cannot_tell": "❔"}
+_MARKS = {"pass": "✅", "fail": "❌", "cannot_tell": "❔", "told": "ℹ️"}
 
 
 def render(report: Document) -> str:
