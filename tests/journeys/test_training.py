@@ -33,8 +33,8 @@ def test_an_estimate_comes_before_the_start_and_holds(imported: Workplace) -> No
     first = imported.json("train", "shop", "--dry-run")
     assert imported.json("runs", "list", "shop") == [], "a dry run starts nothing"
     assert first["seconds"]["low"] < first["seconds"]["value"] <= first["seconds"]["high"]
-    shown = imported.run("train", "shop").stdout
-    assert "Estimate: " in shown
+    shown = imported.run("train", "shop")
+    assert "Estimate: " in shown.stdout + shown.stderr
     record = last_run(imported)["record"]
     assert record["cost_eur"] == pytest.approx(record["duration_s"] / 3600 * 0.10)
     again = imported.json("train", "shop", "--dry-run")
