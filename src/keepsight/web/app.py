@@ -20,7 +20,7 @@ from keepsight.serving.problems import error_response
 from keepsight.store.workspace import Workspace
 from keepsight.web import api, render, widgets
 from keepsight.web.middleware import HEADERS, SecurityHeaders, SessionCookie
-from keepsight.web.pages import data, docs, entry, models, monitor, overview, pictures, review, runs, settings
+from keepsight.web.pages import data, docs, entry, model, models, monitor, overview, pictures, review, runs, settings
 from keepsight.web.session import Sessions
 
 PROJECT = r"/[^/]+"
@@ -91,7 +91,7 @@ def create_app(
     app.add_api_route("/static/widgets/{name}.js", _widget_script, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=render.STATIC))
     # The overview has `/{project}`, which any other page of one segment must come before.
-    for page in (entry, docs, review, data, models, runs, monitor, settings, pictures, overview):
+    for page in (entry, docs, review, data, models, model, runs, monitor, settings, pictures, overview):
         app.include_router(page.router)
     return app
 

@@ -31,9 +31,17 @@ def text(request: Request, template: str, **context: Any) -> str:
         "request": request,
         "form_key": request.app.state.sessions.form_key(state.session),
         "identity": getattr(state, "identity", None),
+        # Buttons that the signed-in person may not use are not shown; the guard decides, whatever a page shows.
+        "operator": may_operate(state),
         "now": request.app.state.ws.clock(),
     }
     return environment().get_template(template).render({**shared, **context})
+
+
+def may_operate(state: Any) -> bool:
+    """Whether who sends this request may change more than the review queue."""
+    identity = getattr(state, "identity", None)
+    return identity is not None and identity.may("operate")
 
 
 @cache
@@ -48,7 +56,9 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(percent=percent, ago=ago, when=when, duration=duration, number=number, euro=euro, ms=ms)
+    made.filters.update(
+        percent=percent, ago=ago, when=when, duration=duration, number=number, euro=euro, ms=ms, megabytes=megabytes
+    )
     made.globals.update(static=static, plural=plural)
     return made
 
@@ -76,6 +86,11 @@ def euro(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.2f}\u00a0€" if value >= 0.1 or value == 0 else f"{value:.4f}\u00a0€"
+
+
+def megabytes(size_bytes: float | None) -> str:
+    """A file's size in megabytes."""
+    return "–" if size_bytes is None else f"{size_bytes / 1e6:.1f}\u00a0MB"
 
 
 def ms(value: float | None) -> str:
@@ -106,10 +121,10 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     if seconds < MINUTE_S:
-        return f"{seconds:.1f} s"
-    if seconds < HOUR_S:
-        return f"{int(seconds // MINUTE_S)} min {int(seconds % MINUTE_S)} s"
-    return f"{int(seconds // HOUR_S)} h {int(seconds % HOUR_S // MINUTE_S)} min"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    large, unit, small, of = (MINUTE_S, "min", 1, "s") if seconds < HOUR_S else (HOUR_S, "h", MINUTE_S, "min")
+    whole, rest = divmod(int(seconds), large)
+    return f"{whole} {unit}" + (f" {rest // small} {of}" if rest // small else "")
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

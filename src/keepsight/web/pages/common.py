@@ -14,6 +14,7 @@ from keepsight.review import queue
 from keepsight.serving.bodies import read_body
 from keepsight.store.workspace import Workspace
 from keepsight.web import render
+from keepsight.web.waiting import waiting
 
 MAX_FORM_BYTES = 64 * 1024
 MAX_FIELDS = 100
@@ -87,6 +88,7 @@ def project_page(request: Request, template: str, project: str, *, active: str, 
         "active": active,
         "waiting": queue.counts(ws, project).waiting,
         "open_alerts": len(alerts.open_alerts(ws, project)),
+        "decisions": len(waiting(ws, project)),
         "said": SAID.get(request.query_params.get("said", "")),
     }
     return render.page(request, template, **{**frame, **context})

@@ -1,4 +1,4 @@
-"""``/{project}/models``: what was trained, what the gate said, what is live; release, discard, go back."""
+"""``/{project}/models``: what was trained, what is live; release, discard, go back."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from keepsight.delivery import deployments
 from keepsight.loop import decisions, runs
 from keepsight.store.workspace import Workspace
 from keepsight.training import models
+from keepsight.web import abilities
 from keepsight.web.pages.common import Actor, Form, Number, Project, Space, back, project_page
+from keepsight.web.waiting import waiting
 
 router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True)
 class Card:
-    """A model with the gate of its run; ``asks`` says that the gate left the decision to a person."""
+    """A model with the gate of its run; ``asks`` says that it waits for a person's decision."""
 
     model: models.Model
+    figures: list[abilities.Figure]
     gate: dict[str, Any] | None
     run: runs.RunRow | None
     asks: bool
@@ -30,16 +33,14 @@ class Card:
 @router.get("/{project}/models")
 def list_page(request: Request, ws: Space, project: Project) -> Response:
     """All models, newest first, and the deployments so far."""
-    cards = [_card(ws, model) for model in models.list_models(ws, project)]
-    champion = next((card for card in cards if card.model.status == "champion"), None)
+    asking = {item.number for item in waiting(ws, project)}
     history = deployments.history(ws, project)
     return project_page(
         request,
         "models.html",
         project,
         active="models",
-        cards=cards,
-        champion=champion,
+        cards=[_card(ws, model, asks=model.number in asking) for model in models.list_models(ws, project)],
         history=history,
         current=history[0] if history else None,
         servers=len(deployments.live_servers(ws)),
@@ -57,18 +58,16 @@ def rollback(ws: Space, project: Project, who: Actor, form: Form) -> Response:
 def promote(ws: Space, project: Project, number: Number, who: Actor, form: Form) -> Response:
     """Releases a model."""
     decisions.promote(ws, project, number, actor=who, reason=form.get("reason", ""))
-    return back(f"/{project}/models", said="promoted")
+    return back(f"/{project}/models/{number}", said="promoted")
 
 
 @router.post("/{project}/models/{number}/discard")
 def discard(ws: Space, project: Project, number: Number, who: Actor, form: Form) -> Response:
     """Takes a model out of the choice."""
     decisions.discard(ws, project, number, actor=who, reason=form.get("reason", "").strip())
-    return back(f"/{project}/models", said="discarded")
+    return back(f"/{project}/models/{number}", said="discarded")
 
 
-def _card(ws: Workspace, model: models.Model) -> Card:
+def _card(ws: Workspace, model: models.Model, *, asks: bool) -> Card:
     run = None if model.run_id is None else runs.get(ws, model.run_id)
-    gate = None if run is None else run.gate
-    asks = model.status == "challenger" and gate is not None and gate["decision"] == "ask"
-    return Card(model, gate, run, asks)
+    return Card(model, abilities.figures(model.metrics), None if run is None else run.gate, run, asks)

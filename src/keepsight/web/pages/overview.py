@@ -10,6 +10,7 @@ from keepsight.store import audit, schema
 from keepsight.web import render
 from keepsight.web.pages.common import Project, Since, Space
 from keepsight.web.standing import standing
+from keepsight.web.waiting import waiting
 
 router = APIRouter(include_in_schema=False)
 
@@ -19,8 +20,14 @@ RECORDS = 100
 @router.get("/")
 def overview(request: Request, ws: Space) -> Response:
     """Every project with its standing."""
+    names = ws.projects()
+    decisions = [item for name in names for item in waiting(ws, name)]
     return render.page(
-        request, "overview.html", projects=ws.projects(), standings=[standing(ws, name) for name in ws.projects()]
+        request,
+        "overview.html",
+        projects=names,
+        standings=[standing(ws, name) for name in names],
+        decisions=decisions,
     )
 
 

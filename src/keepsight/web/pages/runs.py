@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +10,16 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from keepsight.config import kinds
 from keepsight.data import versions
 from keepsight.delivery import deployments
-from keepsight.errors import NotFoundError
-from keepsight.loop import runs
+from keepsight.errors import BadInputError, NotFoundError
+from keepsight.loop import runs, spending
 from keepsight.store import schema
 from keepsight.store.workspace import Workspace
-from keepsight.web import figures, render
+from keepsight.web import figures, money, render
 from keepsight.web.pages.common import Actor, Form, Project, Space, back, is_htmx, project_page
+from keepsight.web.pages.model import candidates, facts
 
 router = APIRouter(include_in_schema=False)
 
@@ -33,12 +36,16 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a run: ``state`` is done, now, failed, stopped or waiting."""
+    """One step of a run: ``state`` is done, now, failed, stopped or waiting; ``seconds`` are those that it worked.
+
+    ``shared`` says that the step was cut off and went on, so that it worked in several attempts.
+    """
 
     name: str
     text: str
     state: str
     seconds: float | None
+    shared: bool
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,9 @@ class Chain:
 
     run: runs.RunRow
     stages: list[Stage]
+    money: money.Money
+    facts: list[tuple[str, str]]
+    candidates: list[dict[str, Any]]
     alert: Any
     reviewed: int
     pictures: list[figures.SamplePicture]
@@ -63,7 +73,14 @@ def list_page(request: Request, ws: Space, project: Project) -> Response:
     if is_htmx(request):
         return render.page(request, "runs_list.html", project=project, **context)
     return project_page(
-        request, "runs.html", project, active="runs", new_labels=figures.uncommitted(ws, project), **context
+        request,
+        "runs.html",
+        project,
+        active="runs",
+        new_labels=figures.uncommitted(ws, project),
+        settings=ws.settings(project),
+        month_eur=spending.month_eur(ws, project),
+        **context,
     )
 
 
@@ -71,7 +88,7 @@ def list_page(request: Request, ws: Space, project: Project) -> Response:
 def start(ws: Space, project: Project, who: Actor, form: Form) -> Response:
     """Asks for a training run."""
     reason = form.get("reason", "").strip() or "by hand"
-    run_id = runs.enqueue(ws, project, trigger="hand", reason=reason, actor=who)
+    run_id = runs.enqueue(ws, project, trigger="hand", reason=reason, actor=who, params=_limits(form))
     return back(f"/{project}/runs/{run_id}", said="queued")
 
 
@@ -89,6 +106,24 @@ def show(request: Request, ws: Space, project: Project, run_id: str) -> Response
     if is_htmx(request):
         return render.page(request, "chain.html", project=project, chain=chain)
     return project_page(request, "run.html", project, active="runs", chain=chain)
+
+
+def _limits(form: Mapping[str, str]) -> dict[str, Any]:
+    """What the run may take, where the form says so; else the settings count."""
+    found: dict[str, Any] = {}
+    for field, name, parse in (
+        ("minutes", "budget_minutes", kinds.number(0.05, 10080)),
+        ("euro", "max_cost_eur", kinds.number(0, 1e6)),
+    ):
+        text = form.get(field, "").strip().replace(",", ".")
+        if text:
+            try:
+                found[name] = parse(text)
+            except ValueError as error:
+                raise BadInputError(
+                    f'"{text}" is no limit.', expected=f"{error}, or nothing.", do="Correct the number."
+                ) from None
+    return found
 
 
 def _own(ws: Workspace, project: str, run_id: str) -> runs.RunRow:
@@ -109,6 +144,9 @@ def _chain(ws: Workspace, run: runs.RunRow) -> Chain:
     return Chain(
         run=run,
         stages=_stages(run),
+        money=money.of_run(ws, run),
+        facts=facts(run.record or {}),
+        candidates=candidates(run.record or {}),
         alert=_alert(ws, run),
         reviewed=reviewed,
         pictures=shown,
@@ -119,14 +157,18 @@ def _chain(ws: Workspace, run: runs.RunRow) -> Chain:
 
 
 def _stages(run: runs.RunRow) -> list[Stage]:
-    took = {step["name"]: step["ended"] - step["began"] for step in (run.record or {}).get("steps", [])}
+    record = run.record or {}
+    wall = {step["name"]: step["ended"] - step["began"] for step in record.get("steps", [])}
+    worked: dict[str, float] = record.get("worked_s") or {}
     ends = {"failed": "failed", "cancelled": "stopped"}
     stages = []
     for name, text in STEPS.items():
-        state = "done" if name in took else "waiting"
-        if name not in took and name == run.step:
+        state = "done" if name in wall else "waiting"
+        if name not in wall and name == run.step:
             state = ends.get(run.status, "now")
-        stages.append(Stage(name, text, state, took.get(name)))
+        seconds = worked.get(name, wall.get(name))
+        # Only the last attempt stands between a step's beginning and its end.
+        stages.append(Stage(name, text, state, seconds, name in wall and worked.get(name, 0.0) > wall[name] + 1))
     return stages
 
 
