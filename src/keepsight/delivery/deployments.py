@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from keepsight.errors import BadInputError, ConflictError
+from keepsight.runtime.bundle import Bundle
 from keepsight.store import audit, schema
 from keepsight.store.database import upsert
 from keepsight.store.workspace import Workspace
@@ -27,6 +28,7 @@ from keepsight.training.gate import open_checks
 SERVER_TIMEOUT_S = 5.0
 PROMOTE, OVERRIDE, ROLLBACK = "promote", "override", "rollback"
 KINDS = (PROMOTE, OVERRIDE, ROLLBACK)
+FLOAT = "float"
 # No model's number: a result that does not say what it compared with fits no live model.
 _UNNAMED = -1
 
@@ -139,7 +141,7 @@ def promote(
             live_at=None,
         )
         made = connection.execute(insert.returning(schema.deployment)).mappings().one()
-        detail = {"reason": reason, "before": live}
+        detail: dict[str, Any] = {"reason": reason, "before": live}
         if kind == OVERRIDE:
             detail |= {"gate": None if gate is None else gate["decision"], "not_passed": _not_passed(gate)}
         audit.append(
@@ -158,6 +160,20 @@ def was_live(ws: Workspace, project: str, number: int) -> bool:
     """Whether a model was ever released."""
     with ws.database.read() as connection:
         return _was_live(connection, project, number)
+
+
+def serving_variant(ws: Workspace, project: str, number: int, *, bundle: Bundle, wanted: str) -> str:
+    """The network of a model that answers where ``wanted`` is asked for (``serving.variant``).
+
+    The 8-bit network answers only if the gate of the model's run looked at it: as the one to be served, or beside the
+    float one, which it equalled. Else, and where the bundle has none, the float one answers.
+    """
+    if wanted == FLOAT or wanted not in bundle.variants:
+        return FLOAT
+    with ws.database.read() as connection:
+        gate = _gate(connection, models.get_in(connection, project, number)) or {}
+    equal = any(check.get("name") == wanted and check["status"] == "pass" for check in gate.get("checks", []))
+    return wanted if equal or gate.get("sides", {}).get("variant") == wanted else FLOAT
 
 
 def has_passed(gate: Mapping[str, Any] | None, live: int | None) -> bool:

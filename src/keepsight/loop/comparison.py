@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keepsight.delivery import deployments
 from keepsight.errors import DataError
 from keepsight.loop.work import Job, Progress, figures_of, known_pictures
 from keepsight.runtime.bundle import Bundle
@@ -42,8 +43,8 @@ def gather(
 ) -> gate.Evidence:
     """All that the gate's checks look at."""
     ws, project = job.ws, job.run.project
-    new = _Side(job, challenger, progress)
-    old = None if champion is None else _Side(job, champion, progress)
+    new = _Side(job, challenger, live=False, progress=progress)
+    old = None if champion is None else _Side(job, champion, live=True, progress=progress)
     test = parts["test"]
     judged = {
         name: gate.Judged(
@@ -80,13 +81,18 @@ def gather(
 class _Side:
     """One of the two models, as it would be served."""
 
-    def __init__(self, job: Job, number: int, progress: Progress) -> None:
+    def __init__(self, job: Job, number: int, *, live: bool, progress: Progress) -> None:
         self._job = job
         self._model = models.get(job.ws, job.run.project, number)
         self._progress = progress
         self._answers: dict[tuple[int, str], evaluation.Answers] = {}
         self.bundle: Bundle = models.load_bundle(job.ws, self._model)
-        self.variant = self.bundle.serving_variant(job.settings["serving.variant"])
+        wanted = job.settings["serving.variant"]
+        self.variant = (
+            deployments.serving_variant(job.ws, job.run.project, number, bundle=self.bundle, wanted=wanted)
+            if live
+            else self.bundle.serving_variant(wanted)
+        )
 
     @property
     def size_bytes(self) -> int:

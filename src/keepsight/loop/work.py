@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 import keepsight
 from keepsight import tasks
-from keepsight.config import ProjectSettings, Value
+from keepsight.config import TABLE, ProjectSettings, Value
 from keepsight.data import vectors, versions
 from keepsight.loop import runs, scratch, spending
 from keepsight.loop.faults import fault_point
@@ -32,7 +32,7 @@ from keepsight.runtime.manifest import BackboneInfo, BundleInfo
 from keepsight.runtime.quality import Quality, QualityLimits
 from keepsight.store import leases
 from keepsight.store.workspace import Workspace
-from keepsight.training import evaluation, material, models, recipes
+from keepsight.training import evaluation, material, models, quantise, recipes
 from keepsight.training.budget import Budget
 from keepsight.training.calibration import NOTHING_PASSES, auto_threshold
 from keepsight.training.material import Part
@@ -42,6 +42,8 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 # Where this many held-out pictures of the newest conditions exist, drift is measured against them alone.
 ENOUGH_RECENT = 40
+# So many training pictures teach the drift alarm of an 8-bit network what is ordinary.
+REFERENCE_PICTURES = 600
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ class Job:
         settings = ws.settings(run.project)
         recorded = (run.record or {}).get("settings")
         if recorded is not None:
-            settings = ProjectSettings(run.project, {name: Value(value, "run") for name, value in recorded.items()})
+            # What an older version recorded lacks the settings that came later.
+            known = {row.name: Value(row.default, "default") for row in TABLE if row.scope == "project"}
+            known |= {name: Value(value, "run") for name, value in recorded.items()}
+            settings = ProjectSettings(run.project, known)
         return cls(ws, run, settings, vectors.backbone_of(ws, settings), payload.get("lease", {}))
 
     def check_lease(self) -> None:
@@ -180,15 +185,18 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
         run_id=job.run.id,
         extra={"frozen_backbone": trained.frozen, "recipe": trained.plan["recipe"]},
     )
-    draft = Bundle.create(info, model=trained.model)
+    int8_model = _int8(job, trained, training, info, progress)
+    draft = Bundle.create(info, model=trained.model, int8_model=int8_model)
     known = known_pictures(test, names)
     answered = evaluation.answers(job.ws, draft, known, backbone=job.backbone, progress=progress)
     metrics = figures_of(job, info, known, answered)
-    reference = _reference(job, draft, parts, trained, progress)
+    references = {
+        variant: reference.to_arrays()
+        for variant in draft.variants
+        if (reference := _reference(job, draft, parts, trained, progress, variant=variant)) is not None
+    }
     made = Bundle.create(
-        replace(info, metrics=metrics),
-        model=trained.model,
-        references={} if reference is None else {"float": reference.to_arrays()},
+        replace(info, metrics=metrics), model=trained.model, int8_model=int8_model, references=references
     )
     record = {
         "recipe": trained.plan["recipe"],
@@ -203,6 +211,7 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
         "backbone": {"name": job.backbone.name, "digest": job.backbone.digest},
         "pictures": {name: len(part) for name, part in parts.items()},
         "model_digest": hashlib.sha256(trained.model).hexdigest(),
+        "int8_digest": None if int8_model is None else hashlib.sha256(int8_model).hexdigest(),
         "bundle_digest": made.digest,
         "environment": environment(),
     }
@@ -251,12 +260,28 @@ def figures_of(job: Job, info: BundleInfo, test: Part, found: evaluation.Answers
     return figures
 
 
+def _int8(job: Job, trained: recipes.Trained, training: Part, info: BundleInfo, progress: Progress) -> bytes | None:
+    """The 8-bit network, where the project asks for one."""
+    if not (job.settings["train.int8"] or job.settings["serving.variant"] == "int8"):
+        return None
+    progress({"text": "making the 8-bit network"})
+    return quantise.variant_of(
+        trained.model,
+        read=lambda place: evaluation.stored(job.ws, training.samples[place].picture_id),
+        count=len(training),
+        preprocessing=info.preprocessing,
+        seed=job.settings["train.seed"],
+    )
+
+
 def _reference(
     job: Job,
     bundle: Bundle,
     parts: Mapping[str, Part],
     trained: recipes.Trained,
     progress: Progress,
+    *,
+    variant: str,
 ) -> Reference | None:
     """What the drift alarm compares with: held-out pictures, those of the newest conditions where there are enough."""
     recent, test = parts["recent"], parts["test"]
@@ -264,13 +289,24 @@ def _reference(
     judged = np.flatnonzero(trained.judged)
     if min(len(held_out), len(judged)) < MINIMUM_PICTURES:
         return None
-    found = evaluation.answers(job.ws, bundle, held_out, backbone=job.backbone, progress=progress)
+
+    def answered(part: Part) -> evaluation.Answers:
+        return evaluation.answers(job.ws, bundle, part, backbone=job.backbone, progress=progress, variant=variant)
+
+    found = answered(held_out)
     there = np.flatnonzero(found.there)
-    if len(there) < MINIMUM_PICTURES:
+    features = trained.features
+    if variant != "float":  # no recipe saw its features, and some of the pictures will do
+        judged = judged[quantise.choose(len(judged), seed=job.settings["train.seed"], most=REFERENCE_PICTURES)]
+        own = answered(parts["training"].take(judged))
+        judged = judged[own.there]
+        features = np.zeros((len(features), own.features.shape[1]), np.float32)
+        features[judged] = own.features[own.there]
+    if min(len(there), len(judged)) < MINIMUM_PICTURES:
         return None
     held_out = held_out.take(there)
     return Reference.build(
-        _figures(parts["training"].take(judged), trained.features[judged], trained.probabilities[judged]),
+        _figures(parts["training"].take(judged), features[judged], trained.probabilities[judged]),
         _figures(held_out, found.features[there], evaluation.probabilities(found, bundle.info.labels)[there]),
         classes=len(bundle.info.labels),
         seed=job.settings["train.seed"],

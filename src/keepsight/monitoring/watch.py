@@ -40,13 +40,14 @@ WATCHED = ("seq", "at", "features", "label", "source", "quality", "confidence", 
 
 @dataclass(frozen=True)
 class Live:
-    """The deployment under watch, with its bundle."""
+    """The deployment under watch, with its bundle and the variant of its network that answers."""
 
     deployment_id: int
     created_at: float
     model_number: int
     blob_id: str
     bundle: Bundle
+    variant: str
 
 
 @dataclass
@@ -89,7 +90,10 @@ def live_model(ws: Workspace, project: str) -> Live | None:
     if deployment is None:
         return None
     model = models.get(ws, project, deployment.model_number)
-    return Live(deployment.id, deployment.created_at, model.number, model.blob_id, _bundle(ws, model.blob_id))
+    bundle = _bundle(ws, model.blob_id)
+    wanted = ws.settings(project)["serving.variant"]
+    variant = deployments.serving_variant(ws, project, model.number, bundle=bundle, wanted=wanted)
+    return Live(deployment.id, deployment.created_at, model.number, model.blob_id, bundle, variant)
 
 
 @functools.lru_cache(maxsize=8)
@@ -99,9 +103,9 @@ def _bundle(ws: Workspace, blob_id: str) -> Bundle:
 
 
 @functools.lru_cache(maxsize=8)
-def _reference(ws: Workspace, blob_id: str) -> Reference | None:
-    """What the drift of a bundle is measured against; None where it came without."""
-    arrays = _bundle(ws, blob_id).reference("float")
+def _reference(ws: Workspace, blob_id: str, variant: str) -> Reference | None:
+    """What the drift of a bundle's variant is measured against; None where it came without."""
+    arrays = _bundle(ws, blob_id).reference(variant)
     return None if arrays is None else Reference.from_arrays(arrays)
 
 
@@ -197,7 +201,7 @@ def _load(ws: Workspace, project: str, live: Live) -> State:
                 table.c.project_id == project,
                 table.c.name == STATE_NAME,
                 table.c.bundle_digest == live.bundle.digest,
-                table.c.variant == "float",
+                table.c.variant == live.variant,
             )
         )
     if data is not None:
@@ -218,7 +222,7 @@ def _save(ws: Workspace, project: str, live: Live, state: State) -> None:
         "project_id": project,
         "name": STATE_NAME,
         "bundle_digest": live.bundle.digest,
-        "variant": "float",
+        "variant": live.variant,
         "last_seq": state.last_seq,
         "state": state.pack(),
         "updated_at": ws.clock(),
@@ -235,6 +239,7 @@ def _new_events(ws: Workspace, project: str, live: Live, state: State) -> list[A
             table.c.project_id == project,
             table.c.seq > state.last_seq,
             table.c.bundle_digest == live.bundle.digest,
+            table.c.variant == live.variant,
         )
         .order_by(table.c.seq)
         .limit(BATCH)
@@ -250,7 +255,7 @@ def _new_events(ws: Workspace, project: str, live: Live, state: State) -> list[A
 
 def _monitor(ws: Workspace, project: str, live: Live, state: State) -> DriftMonitor | None:
     """The drift alarm of the deployment; None where its bundle came without a reference."""
-    reference = _reference(ws, live.blob_id)
+    reference = _reference(ws, live.blob_id, live.variant)
     if reference is None:
         return None
     if state.monitor is not None:
@@ -314,7 +319,8 @@ def _counts(state: State, rows: list[Any]) -> None:
 
 
 def _key(live: Live, state: State) -> str:
-    return f"deployment {live.deployment_id}, watch {state.epoch}"
+    own = "" if live.variant == "float" else f", {live.variant}"
+    return f"deployment {live.deployment_id}, watch {state.epoch}{own}"
 
 
 def _drift_alert(ws: Workspace, project: str, live: Live, state: State) -> None:

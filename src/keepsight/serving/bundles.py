@@ -34,11 +34,12 @@ class BundleSource:
         """Loads and warms all bundles.
 
         Raises:
-            BundleError: One cannot be served.
+            BundleError: One cannot be served. NotFoundError: It lacks the variant that ``serving.variant`` names.
         """
         for project, path in self._paths.items():
             bundle = Bundle.open(path)
-            predictor = Predictor(bundle)
+            settings = self._settings(project)
+            predictor = Predictor(bundle, variant=settings.variant)
             predictor.warm()
             number = bundle.info.extra.get("model_number", 0)
             self._served[project] = Served(
@@ -46,7 +47,7 @@ class BundleSource:
                 model_number=number if isinstance(number, int) else 0,
                 bundle_digest=bundle.digest,
                 predictor=predictor,
-                settings=self._settings(project),
+                settings=settings,
                 variant=predictor.variant,
             )
 
@@ -83,6 +84,7 @@ class BundleSource:
             top_k=values["serving.top_k"],
             min_confidence=values["review.min_confidence"],
             audit_share=values["review.audit_share"] if self._log else 0.0,
+            variant=values["serving.variant"],
         )
 
 

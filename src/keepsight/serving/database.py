@@ -215,10 +215,11 @@ class DatabaseSource:
         self._heard = time.monotonic()
         self._projects = state.projects
         for wanted in state.wanted:
-            if self._deployed.get(wanted.project) != wanted.id and self._is_due(wanted):
-                self._take(wanted, self._settings(wanted.project, state))
+            settings = self._settings(wanted.project, state)
+            if not self._is_taken(wanted, settings) and self._is_due(wanted):
+                self._take(wanted, settings)
         for project, served in list(self._served.items()):
-            settings = self._settings(project, state)
+            settings = replace(self._settings(project, state), variant=served.settings.variant)
             if settings != served.settings:
                 self._served[project] = replace(served, settings=settings)
 
@@ -238,7 +239,18 @@ class DatabaseSource:
         if project in state.alarmed:
             share = max(share, values["review.audit_share_alarm"])
         return ServingSettings(
-            top_k=values["serving.top_k"], min_confidence=values["review.min_confidence"], audit_share=share
+            top_k=values["serving.top_k"],
+            min_confidence=values["review.min_confidence"],
+            audit_share=share,
+            variant=values["serving.variant"],
+        )
+
+    def _is_taken(self, wanted: _Wanted, settings: ServingSettings) -> bool:
+        served = self._served.get(wanted.project)
+        return (
+            self._deployed.get(wanted.project) == wanted.id
+            and served is not None
+            and served.settings.variant == settings.variant
         )
 
     def _is_due(self, wanted: _Wanted) -> bool:
@@ -247,7 +259,7 @@ class DatabaseSource:
 
     def _take(self, wanted: _Wanted, settings: ServingSettings) -> None:
         try:
-            predictor = self._predictor(wanted)
+            predictor = self._predictor(wanted, variant=settings.variant)
         except KeepsightError as error:
             log.error("Deployment %d of %s cannot be served: %s", wanted.id, wanted.project, error)
             self._failed[wanted.project] = (wanted.id, time.monotonic() + RETRY_LOAD_S, error)
@@ -267,10 +279,28 @@ class DatabaseSource:
         self._deployed[wanted.project] = wanted.id
         log.info("%s is answered by model %d", wanted.project, wanted.model_number)
 
-    def _predictor(self, wanted: _Wanted) -> Predictor:
+    def _predictor(self, wanted: _Wanted, *, variant: str) -> Predictor:
         served = self._served.get(wanted.project)
-        if served is not None and served.bundle_digest == wanted.bundle_digest:
-            return served.predictor
+        same = served if served is not None and served.bundle_digest == wanted.bundle_digest else None
+        bundle = self._bundle(wanted) if same is None else same.predictor.bundle
+        allowed = deployments.serving_variant(
+            self._ws, wanted.project, wanted.model_number, bundle=bundle, wanted=variant
+        )
+        if allowed != variant:
+            log.warning(
+                "%s is answered by the %s network of model %d: it has no %s one that its gate looked at.",
+                wanted.project,
+                allowed,
+                wanted.model_number,
+                variant,
+            )
+        if same is not None and same.variant == allowed:
+            return same.predictor
+        predictor = Predictor(bundle, variant=allowed)
+        predictor.warm()
+        return predictor
+
+    def _bundle(self, wanted: _Wanted) -> Bundle:
         bundle = Bundle.from_bytes(self._ws.blobs.get(wanted.blob_id))
         if bundle.digest != wanted.bundle_digest:
             raise BundleError(
@@ -278,9 +308,7 @@ class DatabaseSource:
                 expected=f"digest {wanted.bundle_digest[:12]}.",
                 do="Restore the blob store from a backup, or roll back to another model.",
             )
-        predictor = Predictor(bundle)
-        predictor.warm()
-        return predictor
+        return bundle
 
     # --- heartbeat ----------------------------------------------------------------------------------------------------
 

@@ -141,11 +141,13 @@ class ServingSettings:
         top_k: How many alternatives an answer lists.
         min_confidence: Below it a person is asked; None: what the bundle's threshold says.
         audit_share: Random share of pictures kept for a blind check.
+        variant: The network that should answer, ``float`` or ``int8``; ``Served.variant`` is the one that does.
     """
 
     top_k: int = 5
     min_confidence: float | None = None
     audit_share: float = 0.05
+    variant: str = "float"
 
 
 @dataclass(frozen=True)
