@@ -1,8 +1,8 @@
-"""``keepsight models``: list, show, report, evaluate, promote, rollback, discard, export, reproduce."""
+"""``keepsight models``: list, show, report, evaluate, compare, promote, rollback, discard, export, reproduce."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -165,6 +165,16 @@ def _listed(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], most
     return ["", title, table(head, shown, empty=""), *more]
 
 
+@app.command("compare")
+def compare(project: Project, number: ThisNumber, workspace: WorkspaceOption = None, json: Json = False) -> None:
+    """A model beside the live one, in plain words: what gets better, what gets worse, and what nobody can tell."""
+    from keepsight.loop import decisions
+
+    with opened(workspace) as ws:
+        card = decisions.card(ws, ws.check_project(project), number)
+    show(card, as_json=json, text=lambda: _card(card))
+
+
 @app.command("promote")
 def promote(
     project: Project,
@@ -273,3 +283,43 @@ def _named(project: str) -> tuple[str, int | None]:
 
         raise BadInputError(f'"{project}" names no model.', expected="PROJECT@NUMBER.", do="Write it like shop@7.")
     return name, int(number)
+
+
+def _card(card: Mapping[str, Any]) -> str:
+    lines = [card["question"], *(f"  {line}" for line in card["summary"])]
+    if card["stale"]:
+        live = card["live"]
+        lines.append(
+            f"  It was compared with another model than {'none' if live is None else live}, which is live now."
+        )
+    new, old = card["sides"]["challenger"], card["sides"]["champion"]
+    rows = [
+        ("model", new["number"], "-" if old is None else old["number"]),
+        *(
+            (f"right on {name}", interval(figure), "-" if old is None else interval(old["accuracy"].get(name)))
+            for name, figure in new["accuracy"].items()
+        ),
+        *(
+            (word, *("-" if side is None or side[key] is None else f"{side[key]:.1f}" for side in (new, old)))
+            for key, word in (("latency_ms", "ms for a picture"), ("size_mb", "MB"))
+        ),
+        ("made", *("-" if side is None else when(side["made"]) for side in (new, old))),
+    ]
+    lines.append(table(("", "new", "compared with"), rows, empty=""))
+    for key, head in (("better", "Better:"), ("worse", "Worse:")):
+        if card[key]:
+            lines += [head, *(f"  {row['text']}" for row in card[key])]
+    for key, head in (
+        ("failed", "Not passed:"),
+        ("unsure", "Nobody can tell:"),
+        ("passed", "Passed:"),
+        ("told", "Told only:"),
+    ):
+        if card[key]:
+            lines += [head, *(f"  {check['name']}: {check['reason']}" for check in card[key])]
+    if card["can"]["release"]:
+        project, number = card["project"], card["model"]
+        reason = ' --reason "..."' if card["needs_reason"] else ""
+        lines.append(f"Release it: keepsight models promote {project} {number}{reason}")
+        lines.append(f"Or not:     keepsight models discard {project} {number}")
+    return "\n".join(lines)
