@@ -26,8 +26,8 @@ from keepsight.training import models
 from keepsight.training.gate import open_checks
 
 SERVER_TIMEOUT_S = 5.0
-PROMOTE, OVERRIDE, ROLLBACK = "promote", "override", "rollback"
-KINDS = (PROMOTE, OVERRIDE, ROLLBACK)
+PROMOTE, OVERRIDE, ROLLBACK, REGISTRY = "promote", "override", "rollback", "registry"
+KINDS = (PROMOTE, OVERRIDE, ROLLBACK, REGISTRY)
 FLOAT = "float"
 # No model's number: a result that does not say what it compared with fits no live model.
 _UNNAMED = -1
@@ -89,6 +89,7 @@ def promote(
         reason: Why.
         kind: ``promote``: the gate of the model's own run said "deploy" about the model that is live now. ``override``:
             a person decides in its stead, with a name and a reason. ``rollback``: the model was live before.
+            ``registry``: the project's registry (``registry.url``), which it was brought in from, says that it is live.
         run_id: The run that releases it by itself.
 
     Raises:
@@ -106,6 +107,12 @@ def promote(
             f"There is no {'reason' if actor.strip() else 'name'}.",
             expected="why you decide in the gate's stead.",
             do="Say it in a sentence (--reason).",
+        )
+    if kind == REGISTRY and ws.settings(project)["registry.url"] is None:
+        raise ConflictError(
+            f"{project} has no registry that could say what is live.",
+            expected="the setting registry.url.",
+            do="Set it in keepsight.yaml.",
         )
     now = ws.clock()
     with ws.database.write() as connection:

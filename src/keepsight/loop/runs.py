@@ -19,7 +19,7 @@ from keepsight.store import audit, schema
 from keepsight.store.workspace import Workspace
 
 OPEN = ("queued", "running")
-TRIGGERS = ("hand", "api", "drift", "accuracy", "labels", "schedule")
+TRIGGERS = ("hand", "api", "ci", "drift", "accuracy", "labels", "schedule")
 
 
 @dataclass(frozen=True)
