@@ -32,6 +32,8 @@ _KEPT = 2
 # Of the step of the finite differences, in mean absolute activations.
 _STEP = 0.01
 _OVERLAY_SIDE = 320
+# How bright a place is of which nothing speaks for the class.
+_DARK = np.float32(0.3)
 _QUALITY = 80
 
 _kept: OrderedDict[str, ActivationMaps | None] = OrderedDict()
@@ -135,9 +137,10 @@ class ActivationMaps:
 def overlay(
     data: bytes, heat: NDArray[np.float32], preprocessing: Preprocessing, *, side: int = _OVERLAY_SIDE
 ) -> bytes:
-    """A JPEG of the picture, its longer side at most ``side`` pixels, with the map glowing where the model looked.
+    """A JPEG of the picture, its longer side at most ``side`` pixels, lit where the model looked and dark elsewhere.
 
-    What the model does not see (outside its middle square) is greyed.
+    What lies outside the middle square the model never sees; it is dark too. Light instead of a colour, so that it can
+    be told from pictures of any colour, by any eye.
 
     Raises:
         PictureError: The picture cannot be read.
@@ -148,20 +151,13 @@ def overlay(
     square = max(1, round(min(width, height) * preprocessing.crop))
     left, top = (width - square) // 2, (height - square) // 2
     scaled = Image.fromarray((heat * 255).astype(np.uint8)).resize((square, square), Image.Resampling.BICUBIC)
-    share: NDArray[np.float32] = np.asarray(scaled, np.float32)[..., None] / np.float32(255)
+    light = np.zeros((height, width, 1), np.float32)
+    light[top : top + square, left : left + square] = np.asarray(scaled, np.float32)[..., None] / np.float32(255)
     pixels = np.asarray(picture, np.float32)
-    shown = 0.5 * pixels.mean(axis=2, keepdims=True) + 0.25 * pixels + 40
-    seen = pixels[top : top + square, left : left + square]
-    shown[top : top + square, left : left + square] = seen * (1 - 0.6 * share) + _colours(share) * 0.6 * share
+    shown = pixels * light + _DARK * pixels.mean(axis=2, keepdims=True) * (1 - light)
     out = io.BytesIO()
     Image.fromarray(np.clip(shown, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()
-
-
-def _colours(share: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Red where little, yellow where much: also told apart by those who see no red."""
-    green = 255 * np.clip(share * 1.6 - 0.6, 0, 1)
-    return np.asarray(np.concatenate([np.full_like(share, 255), green, np.zeros_like(share)], axis=2), np.float32)
 
 
 # --- the graph ------------------------------------------------------------------------------------------------------

@@ -296,15 +296,15 @@ def _mistakes(content: Content, shown: Sequence[Shown]) -> Section | None:
     if not rows:
         return None
     told = f"The {len(rows)} wrong answers that the model was surest of." if len(rows) > 1 else "Its one wrong answer."
-    told += " Where such a picture has the wrong label, correct it: the figures above get better at once."
+    told += " Where such a picture carries the wrong label, correct it: the next training counts it."
     if not shown:
         return Section("What it gets wrong", (told, _mistake_table(rows)))
     how = content.evaluation.get("explained_by")
     told += (
-        f" The glow shows where the model looked for its answer ({how}); beside it the training pictures that look "
-        "most alike to the model."
+        f" Lit is where the model looked for its answer ({how}); below stand the training pictures that look most "
+        "alike to the model."
         if how
-        else " Beside each the training pictures that look most alike to the model; where this network looks cannot "
+        else " Below each stand the training pictures that look most alike to the model; where this network looks cannot "
         "be shown, since it pools no map."
     )
     if len(shown) < len(rows):

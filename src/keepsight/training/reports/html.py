@@ -105,8 +105,8 @@ def _mistake(shown: Shown) -> str:
     row = shown.mistake
     label, told = str(row["label"]), str(row["predicted"])
     images = _image(shown.picture, f"{label}, taken for {told}")
-    if shown.glow is not None:
-        images += _image(shown.glow, f"where the model looked for {told}")
+    if shown.lit is not None:
+        images += _image(shown.lit, f"where the model looked for {told}")
     alike = "".join(
         f"<figure>{_image(data, name)}<figcaption>{escape(name)} ({cosine:.2f})</figcaption></figure>"
         for name, cosine, data in shown.nearest

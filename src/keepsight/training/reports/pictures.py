@@ -30,13 +30,13 @@ class Shown:
     Attributes:
         mistake: Its row of the evaluation.
         picture: The picture itself.
-        glow: The same with what spoke for the wrong answer; None where that cannot be shown.
+        lit: The same, lit where something spoke for the wrong answer; None where that cannot be shown.
         nearest: ``(label, cosine, picture)`` of the most similar training pictures.
     """
 
     mistake: Mapping[str, Any]
     picture: bytes = field(repr=False)
-    glow: bytes | None = field(repr=False)
+    lit: bytes | None = field(repr=False)
     nearest: tuple[tuple[str, float, bytes], ...] = field(repr=False)
 
 
@@ -59,12 +59,12 @@ def show_mistakes(
         if data is not None and picture is not None:
             alike = [(entry["label"], entry["cosine"], _small_of(ws, entry["picture_id"])) for entry in row["nearest"]]
             nearest = tuple((label, cosine, thumb) for label, cosine, thumb in alike if thumb is not None)
-            found.append(Shown(row, picture, glowing(bundle, data, row["predicted"]), nearest))
+            found.append(Shown(row, picture, lit(bundle, data, row["predicted"]), nearest))
         progress({"text": "drawing mistakes", "done": number, "total": len(rows)})
     return found
 
 
-def glowing(bundle: Bundle, data: bytes, label: str, *, side: int = SIDE) -> bytes | None:
+def lit(bundle: Bundle, data: bytes, label: str, *, side: int = SIDE) -> bytes | None:
     """A JPEG of a picture with what speaks for a class; None where the model or the picture does not allow it."""
     try:
         heat = explain.class_activation_map(bundle, data, label=label)

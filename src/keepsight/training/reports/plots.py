@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 MAIN = "var(--plot, #0b6e4f)"
-_ROW, _NAMES, _WIDE, _RIGHT, _HEAD = 24, 210, 360, 150, 22
+_ROW, _NAMES, _WIDE, _RIGHT, _HEAD = 24, 230, 360, 130, 22
 _SIDE, _EDGE = 300, 44
 # More classes than these make cells that nobody can read.
 MOST_CELLS = 30
@@ -37,7 +37,7 @@ def bars(rows: Sequence[Bar], *, title: str) -> str:
     for number, row in enumerate(rows):
         top = _HEAD + number * _ROW
         middle = top + _ROW / 2
-        parts.append(_text(_NAMES - 8, middle + 4, _cut(row.name, 32), anchor="end", hint=row.name))
+        parts.append(_text(_NAMES - 8, middle + 4, _cut(row.name, 31), anchor="end", hint=row.name))
         parts.append(f'<rect x="{_NAMES}" y="{top + 5}" width="{_WIDE}" height="{_ROW - 10}" {_TRACK}/>')
         if row.value is not None:
             parts.append(
