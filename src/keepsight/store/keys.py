@@ -47,7 +47,11 @@ class Keys:
 
         Equal pictures get equal names, and nobody without the key can tell whether a known picture is stored.
         """
-        return hmac.new(self._naming, hashlib.sha256(data).digest(), "sha256").hexdigest()
+        return self.name_of(hashlib.sha256(data).digest())
+
+    def name_of(self, sha256: bytes) -> str:
+        """The blob name of a plaintext with this digest."""
+        return hmac.new(self._naming, sha256, "sha256").hexdigest()
 
     def sign(self, data: bytes) -> str:
         """HMAC-SHA256 for cookies and forms (hex)."""
