@@ -96,6 +96,44 @@ def bundle(
     return Bundle.create(info, model=network.SerializeToString(), references=references)
 
 
+def convolutional(*, named: bool = True, side: int = 16, channels: int = 32) -> bytes:
+    """Two convolutions with batch normalisation, pooled into ``features``, and a head of two classes; ONNX."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w1": rng.normal(0, 0.3, (channels, 3, 3, 3)) * rng.uniform(0.01, 3, (channels, 1, 1, 1)),
+        "w2": rng.normal(0, 0.1, (channels, channels, 3, 3)),
+        "gain": rng.uniform(0.5, 1.5, channels),
+        "shift": rng.normal(0, 0.1, channels),
+        "mean": rng.normal(0, 0.1, channels),
+        "variance": rng.uniform(0.5, 1.5, channels),
+        "head": rng.normal(0, 1, (channels, 2)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["c1"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("BatchNormalization", ["c1", "gain", "shift", "mean", "variance"], ["n1"]),
+        helper.make_node("Relu", ["n1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c2"], ["r2"]),
+        helper.make_node("GlobalAveragePool", ["r2"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["features"]),
+        helper.make_node("Gemm", ["features", "head"], ["logits"]),
+    ]
+    for place, node in enumerate(nodes):
+        node.name = f"n{place}" if named else ""
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, side, side])],
+        [
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", channels]),
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2]),
+        ],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
 def register(ws: Workspace, made: Bundle | None = None, *, run_id: str | None = None) -> Model:
     """A new challenger of the project shop."""
     return models.register(ws, "shop", made or bundle(), run_id=run_id, dataset_version=None, metrics={}, actor="ana")

@@ -7,54 +7,16 @@ import io
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from PIL import Image
 
 from keepsight.errors import DataError, TrainingError
 from keepsight.runtime.preprocess import Preprocessing
 from keepsight.runtime.session import open_session, run
 from keepsight.training import quantise
-from tests.tiny import bundle
+from tests.tiny import bundle, convolutional
 
 SIDE, CHANNELS = 16, 32
-
-
-def convolutional(*, named: bool = True) -> bytes:
-    """Two convolutions with batch normalisation, pooled into ``features``, and a head."""
-    rng = np.random.default_rng(0)
-    weights = {
-        "w1": rng.normal(0, 0.3, (CHANNELS, 3, 3, 3)) * rng.uniform(0.01, 3, (CHANNELS, 1, 1, 1)),
-        "w2": rng.normal(0, 0.1, (CHANNELS, CHANNELS, 3, 3)),
-        "gain": rng.uniform(0.5, 1.5, CHANNELS),
-        "shift": rng.normal(0, 0.1, CHANNELS),
-        "mean": rng.normal(0, 0.1, CHANNELS),
-        "variance": rng.uniform(0.5, 1.5, CHANNELS),
-        "head": rng.normal(0, 1, (CHANNELS, 2)),
-    }
-    nodes = [
-        helper.make_node("Conv", ["image", "w1"], ["c1"], pads=[1, 1, 1, 1], strides=[2, 2]),
-        helper.make_node("BatchNormalization", ["c1", "gain", "shift", "mean", "variance"], ["n1"]),
-        helper.make_node("Relu", ["n1"], ["r1"]),
-        helper.make_node("Conv", ["r1", "w2"], ["c2"], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["c2"], ["r2"]),
-        helper.make_node("GlobalAveragePool", ["r2"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["features"]),
-        helper.make_node("Gemm", ["features", "head"], ["logits"]),
-    ]
-    for place, node in enumerate(nodes):
-        node.name = f"n{place}" if named else ""
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
-        [
-            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", CHANNELS]),
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2]),
-        ],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(model.SerializeToString())
 
 
 def tensors(count: int, seed: int = 0) -> list[np.ndarray]:

@@ -88,9 +88,10 @@ def quantise(model: bytes, tensors: Sequence[NDArray[np.float32]]) -> bytes:
             do="Check the blob store (`keepsight data verify`), or switch train.int8 off.",
         )
     with tempfile.TemporaryDirectory(prefix="keepsight-int8-") as folder, _quiet():
-        ready, made = Path(folder) / "ready.onnx", Path(folder) / "int8.onnx"
+        given, ready, made = (Path(folder) / name for name in ("float.onnx", "ready.onnx", "int8.onnx"))
+        given.write_bytes(model)
         # Folds what can be folded (batch normalisation above all) and notes the shapes.
-        quant_pre_process(onnx.load_from_string(model), str(ready), skip_symbolic_shape=True)
+        quant_pre_process(str(given), str(ready), skip_symbolic_shape=True)
         network = onnx.load_from_string(ready.read_bytes())
         name_nodes(network)
         quantize_static(
