@@ -164,6 +164,19 @@ def cancel(ws: Workspace, run_id: str, *, actor: str) -> None:
         )
 
 
+def of_trace(ws: Workspace, project: str, trace_id: str) -> RunRow | None:
+    """The newest run of a project that was asked for under a trace id, or None."""
+    query = (
+        sa.select(schema.run)
+        .where(schema.run.c.project_id == project, schema.run.c.trace_id == trace_id)
+        .order_by(schema.run.c.seq.desc())
+        .limit(1)
+    )
+    with ws.database.read() as connection:
+        row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else _run(row)
+
+
 def update(ws: Workspace, run_id: str, **values: Any) -> bool:
     """Changes columns of a run that has not ended; whether there was one."""
     with ws.database.write() as connection:

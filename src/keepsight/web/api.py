@@ -5,24 +5,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
 
 from keepsight import tasks
 from keepsight.data import adding, diffs, samples, versions
 from keepsight.delivery import deployments
 from keepsight.errors import BadInputError, NotFoundError
 from keepsight.loop import decisions, runs
+from keepsight.loop.ci import junit, report
 from keepsight.monitoring import alerts, watch
 from keepsight.review import classes, queue, verdicts
 from keepsight.runtime.decode import DEFAULT_LIMITS
 from keepsight.serving.bodies import read_body
 from keepsight.store import schema
 from keepsight.store.workspace import Workspace
-from keepsight.training import models
+from keepsight.training import models, recipes
 from keepsight.web.pages.common import MAX_NUMBER, Actor, Offset, Project, Since, Space
 
 router = APIRouter(prefix="/v1/{project}")
@@ -59,6 +61,13 @@ class Retrain(Body):
     reason: str = Field("asked for by REST", max_length=2000)
     promote: bool = Field(True, description="Whether a model that passes its gate goes live.")
     version: int | None = Field(None, ge=1, le=MAX_NUMBER, description="Dataset version; the newest when not given.")
+    recipe: str | None = Field(None, max_length=100, description="Which recipe; the setting when not given.")
+    budget_minutes: float | None = Field(None, ge=0.05, le=10080, description="Longest time.")
+    max_cost_eur: float | None = Field(None, ge=0, description="Most that it may cost.")
+    trigger: Literal["api", "ci"] = Field("api", description="ci where a pipeline asks.")
+    trace_id: str | None = Field(
+        None, pattern="^[0-9a-f]{32}$", description="An id of your own: asking twice with it starts one run."
+    )
 
 
 # --- predictions ------------------------------------------------------------------------------------------------------
@@ -264,11 +273,21 @@ def close_alert(ws: Space, project: Project, alert_id: str, who: Actor) -> Json:
 @router.post("/retrain", tags=["loop"], summary="Ask for a training run", status_code=202)
 def retrain(ws: Space, project: Project, body: Retrain, who: Actor) -> Json:
     """The run; follow it under ``runs/{id}``."""
+    known = None if body.trace_id is None else runs.of_trace(ws, project, body.trace_id)
+    if known is not None:
+        return known.as_dict()
     params: Json = {"promote": body.promote}
     if body.version is not None:
         versions.get(ws, project, body.version)
         params["version"] = body.version
-    run_id = runs.enqueue(ws, project, trigger="api", reason=body.reason, actor=who, params=params)
+    if body.recipe is not None:
+        recipes.get(ws.settings(project)["task"], body.recipe)
+        params["recipe"] = body.recipe
+    limits = {"budget_minutes": body.budget_minutes, "max_cost_eur": body.max_cost_eur}
+    params |= {name: value for name, value in limits.items() if value is not None}
+    run_id = runs.enqueue(
+        ws, project, trigger=body.trigger, reason=body.reason, actor=who, params=params, trace_id=body.trace_id
+    )
     return runs.get(ws, run_id).as_dict()
 
 
@@ -282,6 +301,18 @@ def list_runs(ws: Space, project: Project, *, limit: Limit = 50) -> Json:
 def one_run(ws: Space, project: Project, run_id: str) -> Json:
     """Where it stands, its record and its gate."""
     return _own_run(ws, project, run_id).as_dict()
+
+
+@router.get("/runs/{run_id}/report.md", tags=["loop"], summary="The report of a run", response_class=Response)
+def run_report(ws: Space, project: Project, run_id: str) -> Response:
+    """Markdown: verdict, comparison, checks, data, figures."""
+    return Response(report.of_run(ws, _own_run(ws, project, run_id)), media_type="text/markdown; charset=utf-8")
+
+
+@router.get("/runs/{run_id}/junit.xml", tags=["loop"], summary="A run as JUnit XML", response_class=Response)
+def run_junit(ws: Space, project: Project, run_id: str) -> Response:
+    """A test case for each step and for each check of the gate."""
+    return Response(junit.of_run(_own_run(ws, project, run_id)), media_type="application/xml")
 
 
 @router.post("/runs/{run_id}/cancel", tags=["loop"], summary="Stop a run")
