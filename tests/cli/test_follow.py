@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keepsight.cli.follow import _report
+from keepsight.cli.follow import told_run
 from keepsight.loop.runs import RunRow
 
 
@@ -16,6 +16,6 @@ def test_a_model_that_asks_about_every_picture_is_told_so(by_itself: bool | None
         progress=None, outcome="deployed", params={}, created_at=0.0, started_at=0.0, finished_at=9.0,
         dataset_version=1, record=record, gate=None, model_number=1, error=None,
     )  # fmt: skip
-    text = _report(row)
+    text = told_run(row)
     assert "Released" in text
     assert ("Every picture goes to review" in text) is told

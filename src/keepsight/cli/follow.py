@@ -6,8 +6,9 @@ long as the run takes; if it is killed, the next ``train`` or ``up`` finishes th
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,18 +140,25 @@ def limits(budget: str | None, max_cost: float | None) -> dict[str, Any]:
 def _request(ws: Workspace, project: str, *, reason: str, params: dict[str, Any], follow: bool, as_json: bool) -> int:
     from keepsight.loop import runs
 
-    with _someone_leads(ws, needed=follow):
+    with someone_leads(ws, needed=follow):
         run_id = runs.enqueue(ws, project, trigger="hand", reason=reason, actor=actor(), params=params)
         if not follow:
             show({"run": run_id}, as_json=as_json, text=lambda: f"Asked for run {run_id[:8]}.")
             return 0
-        row = _follow(ws, run_id, quiet=as_json)
-    show(row.as_dict(), as_json=as_json, text=lambda: _report(row))
+        row = follow_run(
+            lambda: runs.get(ws, run_id), cancel=lambda: runs.cancel(ws, run_id, actor=actor()), quiet=as_json
+        )
+    show(row.as_dict(), as_json=as_json, text=lambda: told_run(row))
+    return exit_code(row)
+
+
+def exit_code(row: RunRow) -> int:
+    """0 released, 1 rejected, 2 error, 3 a person must decide."""
     return EXIT_CODES.get(row.outcome or "", EXIT_ERROR) if row.status == "done" else EXIT_ERROR
 
 
 @contextmanager
-def _someone_leads(ws: Workspace, *, needed: bool) -> Iterator[None]:
+def someone_leads(ws: Workspace, *, needed: bool) -> Iterator[None]:
     """Makes sure that the run is worked on: by a server's loop if there is one, else by one in this process."""
     from keepsight.loop import leader
 
@@ -165,14 +173,26 @@ def _someone_leads(ws: Workspace, *, needed: bool) -> Iterator[None]:
         own.stop()
 
 
-def _follow(ws: Workspace, run_id: str, *, quiet: bool) -> RunRow:
-    from keepsight.loop import runs
+def follow_run(
+    read: Callable[[], RunRow],
+    *,
+    cancel: Callable[[], None],
+    quiet: bool,
+    pauses: Iterable[float] = itertools.repeat(POLL_S),
+) -> RunRow:
+    """The run once it has ended; tells its steps and its progress meanwhile.
 
+    Args:
+        read: Where the run stands.
+        cancel: What Ctrl-C does.
+        quiet: Tell nothing.
+        pauses: Seconds between two looks.
+    """
     step = None
     estimated = False
     with progress_bar(quiet=quiet) as on_progress:
-        while True:
-            row = runs.get(ws, run_id)
+        for pause in pauses:
+            row = read()
             if not estimated and not quiet and "estimate" in row.params:
                 estimated = True
                 say(f"  {told_estimate(row.params['estimate'])}")
@@ -184,13 +204,15 @@ def _follow(ws: Workspace, run_id: str, *, quiet: bool) -> RunRow:
             if row.finished:
                 return row
             try:
-                time.sleep(POLL_S)
+                time.sleep(pause)
             except KeyboardInterrupt:
-                runs.cancel(ws, run_id, actor=actor())
+                cancel()
                 say("Cancelled.")
+    return read()
 
 
-def _report(row: RunRow) -> str:
+def told_run(row: RunRow) -> str:
+    """What came of a run, for people."""
     if row.error is not None:
         return f"{row.error['found']}\n  Expected: {row.error['expected']}\n  What to do: {row.error['do']}"
     if row.status != "done":
