@@ -89,7 +89,8 @@ def checks(gate: dict[str, Any]) -> dict[str, str]:
     "ws",
     [
         ", gate: {margin: 0.05, min_accuracy: 0.9, min_metric: {f1: 0.9}, "
-        "min_slice: {camera=door: 0.8, camera=roof: 0.5}, max_slice_drop: 0.1, max_size_mb: 1, max_latency_ms: 10000, min_pictures: 50}"
+        "min_slice: {camera=door: 0.8, camera=roof: 0.5}, max_slice_drop: 0.1, max_size_mb: 1, "
+        "max_latency_ms: 10000, min_pictures: 50}"
     ],
     indirect=True,
 )

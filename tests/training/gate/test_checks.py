@@ -191,7 +191,8 @@ def test_the_worst_disturbance_decides() -> None:
     assert judge(evidence(evaluation=robust(darker=0.63)), min_robustness=0.6)[0] == "ask"
     assert judge(evidence(evaluation=robust(darker=0.9)), min_robustness=0.6)[0] == "deploy"
     # An evaluation that is missing, or empty, shows nothing.
-    for missing in (None, {}, {"robustness": []}, {"robustness": None}):
+    nothing: list[dict[str, Any] | None] = [None, {}, {"robustness": []}, {"robustness": None}]
+    for missing in nothing:
         assert judge(evidence(evaluation=missing), min_robustness=0.6)[0] == "ask"
 
 
