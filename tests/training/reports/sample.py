@@ -12,7 +12,7 @@ from keepsight.training.reports.content import Content
 from keepsight.training.reports.pictures import Shown
 
 NAMES = ["apple", "pear", "quince"]
-BINS = [
+BINS: list[dict[str, Any]] = [
     {"low": 0.0, "high": 0.5, "n": 20, "confidence": 0.4, "accuracy": 0.5},
     {"low": 0.5, "high": 0.9, "n": 0, "confidence": None, "accuracy": None},
     {"low": 0.9, "high": 1.0, "n": 180, "confidence": 0.95, "accuracy": 0.96},

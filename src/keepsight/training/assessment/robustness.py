@@ -22,8 +22,8 @@ from keepsight.training.evaluation import stored
 from keepsight.training.material import Part
 
 MOST_PICTURES = 300
-# A large network on a slow machine looks at fewer pictures rather than taking an hour; below the least it takes longer.
-MOST_S = 120.0
+# A large network on a slow machine looks at fewer pictures, down to the least, rather than holding up the run.
+MOST_S = 30.0
 LEAST_PICTURES = 60
 STRENGTH = 1.0
 
@@ -56,7 +56,7 @@ def robustness_card(
     where they would take longer than ``most_s``. Pictures that cannot be read are left out. ``kept`` is the accuracy
     divided by the clean one.
     """
-    threads = os.cpu_count() or 1
+    threads = int(ws.config["machine.threads"] or 0) or os.cpu_count() or 1
     predictor = Predictor(bundle)
     chosen = np.random.default_rng(seed).permutation(len(part))[:MOST_PICTURES]
     labels = part.labels
