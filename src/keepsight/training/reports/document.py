@@ -304,8 +304,8 @@ def _mistakes(content: Content, shown: Sequence[Shown]) -> Section | None:
         f" Lit is where the model looked for its answer ({how}); below stand the training pictures that look most "
         "alike to the model."
         if how
-        else " Below each stand the training pictures that look most alike to the model; where this network looks cannot "
-        "be shown, since it pools no map."
+        else " Below each stand the training pictures that look most alike to the model; where it looked cannot be "
+        "shown, since this network pools no map."
     )
     if len(shown) < len(rows):
         told += f" Shown are the first {len(shown)}."
