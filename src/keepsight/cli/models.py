@@ -288,10 +288,8 @@ def _named(project: str) -> tuple[str, int | None]:
 def _card(card: Mapping[str, Any]) -> str:
     lines = [card["question"], *(f"  {line}" for line in card["summary"])]
     if card["stale"]:
-        live = card["live"]
-        lines.append(
-            f"  It was compared with another model than {'none' if live is None else live}, which is live now."
-        )
+        now = "no model is" if card["live"] is None else f"model {card['live']} is"
+        lines.append(f"  The comparison is out of date: {now} live by now.")
     new, old = card["sides"]["challenger"], card["sides"]["champion"]
     rows = [
         ("model", new["number"], "-" if old is None else old["number"]),
