@@ -159,8 +159,11 @@ def test_all_pages_keep_the_policy_and_fit_the_screen(
         world.seed(ws, "shop")
     page = open_page("/", color_scheme=theme, viewport={"width": width, "height": 800})
     tabs = ("monitor", "review", "data", "runs", "models", "settings")
-    for path in ("/", *(f"/shop/{tab}" for tab in tabs), "/shop/data/versions/1", "/audit", "/docs", "/login"):
+    run = runs.list_runs(ws, "shop")[-1].id
+    more = ("/shop/models/2", f"/shop/runs/{run}", "/shop/data/versions/1", "/audit", "/docs", "/login")
+    for path in ("/", *(f"/shop/{tab}" for tab in tabs), *more):
         page.goto(path)
+        page.evaluate("document.querySelectorAll('main details').forEach((part) => { part.open = true; })")
         page.wait_for_load_state("load")
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{path} is {wide} pixels wider than the screen"
@@ -194,14 +197,29 @@ def test_releasing_a_model_takes_a_reason(open_page: Callable[..., Any], url_and
     if not samples.current(ws, "shop"):
         world.seed(ws, "shop")
     page = open_page("/shop/models")
-    page.get_by_role("button", name="Yes, release model 2").click()
-    assert page.url.endswith("/shop/models"), "the browser asks for the reason first"
-    page.get_by_label("Why?").first.fill("I looked at both")
-    page.get_by_role("button", name="Yes, release model 2").click()
+    page.get_by_role("button", name="Decide").click()
+    page.get_by_role("button", name="Release model 2").click()
+    assert page.url.endswith("/shop/models/2#decide"), "the browser asks for the reason first"
+    page.get_by_label("Why do you release it?").fill("I looked at both")
+    page.get_by_role("button", name="Release model 2").click()
     page.get_by_text("The model is being released").wait_for()
     now = deployments.current(ws, "shop")
     assert now is not None
     assert now.model_number == 2
+
+
+def test_where_a_model_looked_is_drawn_when_asked(open_page: Callable[..., Any], url_and_ws: Any) -> None:
+    ws = url_and_ws
+    if not samples.current(ws, "shop"):
+        world.seed(ws, "shop")
+    page = open_page("/shop/models/2")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(300)
+    assert not [url for url in asked if "/looked/" in url], "nothing is computed that nobody asked for"
+    part = page.locator(".where").first
+    part.get_by_text("Where did it look?").click()
+    page.wait_for_function("document.querySelector('.where img').naturalWidth > 0")
 
 
 def test_a_run_is_followed_while_it_works(open_page: Callable[..., Any], url_and_ws: Any) -> None:

@@ -158,8 +158,46 @@ def seal(ws: Workspace, data: bytes) -> dict[str, Any]:
     }
 
 
+def share(value: float, n: int = 420, *, half: float = 0.03) -> dict[str, Any]:
+    """A figure with an interval."""
+    return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": n}
+
+
+def side_row(n: int, live: int, new: int, *, sure: bool) -> dict[str, Any]:
+    """Both models on n pictures, of which each got so many right."""
+    gap = (new - live) / n
+    half = abs(gap) / 2 if sure else abs(gap) + 0.02
+    return {
+        "n": n,
+        "challenger": share(new / n, n),
+        "champion": share(live / n, n),
+        "difference": {"value": gap, "low": gap - half, "high": gap + half, "n": n},
+        "gained": max(0, new - live) + 3,
+        "lost": max(0, live - new) + 3,
+    }
+
+
+def sides_of(labels: Sequence[str]) -> dict[str, Any]:
+    """What the gate measured of both models, as ``training.gate.side_by_side`` gives it."""
+    return {
+        "variant": "float",
+        "parts": {"test": side_row(200, 186, 188, sure=False), "recent": side_row(31, 28, 29, sure=False)},
+        "classes": [
+            {"name": label, **side_row(40, 30, 36 - 3 * place, sure=place == 0)} for place, label in enumerate(labels)
+        ],
+        "slices": [
+            {"key": "camera", "value": "door", "name": "camera=door", **side_row(100, 70, 84, sure=True)},
+            {"key": "light", "value": "dark", "name": "light=dark", **side_row(60, 55, 53, sure=False)},
+        ],
+        "latency_ms": {"challenger": 9.1, "champion": 9.0},
+        "size_bytes": {"challenger": 13_500_000, "champion": 13_500_000},
+    }
+
+
 GATE = {
     "decision": "ask",
+    "champion": 1,
+    "challenger": 2,
     "checks": [
         {
             "name": "test",
@@ -180,6 +218,8 @@ GATE = {
             "high": 0.14,
             "n": 31,
             "reason": "There are too few recent checked pictures to tell whether it is better on them.",
+            "evidence": {"pictures_needed": 180, "groups": 12},
+            "binding": True,
         },
         {
             "name": "latency_ms",
@@ -219,11 +259,6 @@ RECORD = {
     "backbone": {"name": "efficientnet-lite0", "digest": "ab" * 32},
     "pictures": {"training": 300, "test": 420, "recent": 31},
 }
-
-
-def share(value: float, n: int = 420, *, half: float = 0.03) -> dict[str, Any]:
-    """A figure with an interval."""
-    return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": n}
 
 
 def metrics_of(labels: Sequence[str], *, gain: float = 0.0) -> dict[str, Any]:
@@ -383,7 +418,13 @@ def seed(
     )
     store.save(ws, project, second.number, evaluation_of(ws, project, labels))
     runs.update(
-        ws, run_id, status="running", started_at=now - 60, dataset_version=1, model_number=second.number, gate=GATE
+        ws,
+        run_id,
+        status="running",
+        started_at=now - 60,
+        dataset_version=1,
+        model_number=second.number,
+        gate={**GATE, "sides": sides_of(labels)},
     )
     runs.add_record(ws, run_id, RECORD)
     for place, name in enumerate(("version", "features", "train", "evaluate", "gate", "deploy")):

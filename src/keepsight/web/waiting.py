@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from keepsight.store import schema
 from keepsight.store.workspace import Workspace
+from keepsight.training.gate import open_checks
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def waiting(ws: Workspace, project: str) -> list[Waiting]:
             number=row.number,
             run_id=row.id,
             since=row.created_at,
-            reasons=[check["reason"] for check in (row.gate or {}).get("checks", []) if check["status"] != "pass"],
+            reasons=[check["reason"] for check in open_checks(row.gate or {})],
         )
         for row in rows
     ]

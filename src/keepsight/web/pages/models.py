@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from keepsight.delivery import deployments
 from keepsight.loop import decisions, runs
 from keepsight.store.workspace import Workspace
 from keepsight.training import models
+from keepsight.training.gate import open_checks
 from keepsight.web import abilities
 from keepsight.web.pages.common import Actor, Form, Number, Project, Space, back, project_page
 from keepsight.web.waiting import waiting
@@ -21,11 +23,15 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True)
 class Card:
-    """A model with the gate of its run; ``asks`` says that it waits for a person's decision."""
+    """A model with the gate of its run.
+
+    ``open`` are the checks that stand in the way of its release; ``asks`` says that it waits for a person's decision.
+    """
 
     model: models.Model
     figures: list[abilities.Figure]
     gate: dict[str, Any] | None
+    open: list[Mapping[str, Any]]
     run: runs.RunRow | None
     asks: bool
 
@@ -70,4 +76,5 @@ def discard(ws: Space, project: Project, number: Number, who: Actor, form: Form)
 
 def _card(ws: Workspace, model: models.Model, *, asks: bool) -> Card:
     run = None if model.run_id is None else runs.get(ws, model.run_id)
-    return Card(model, abilities.figures(model.metrics), None if run is None else run.gate, run, asks)
+    gate = None if run is None else run.gate
+    return Card(model, abilities.figures(model.metrics), gate, [] if gate is None else open_checks(gate), run, asks)
