@@ -73,6 +73,8 @@ def resolve(words: list[str]) -> tuple[Any, list[str], list[str]]:
         children = getattr(node, "commands", None)
         if children is None:
             return node, words[:place], words[place:]
+        if word not in children and getattr(node, "default_command", None) is not None:
+            return children[node.default_command], words[:place], words[place:]
         if word not in children:
             raise AssertionError(f"there is no command `keepsight {' '.join(words[: place + 1])}`")
         node = children[word]

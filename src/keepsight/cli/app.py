@@ -8,7 +8,7 @@ import typer
 from typer.exceptions import TyperException
 
 from keepsight import __version__
-from keepsight.cli import data, demo, follow, models, monitor, privacy, review, runs, server, settings, tokens, zoo
+from keepsight.cli import ci, data, demo, follow, models, monitor, privacy, review, runs, server, settings, tokens, zoo
 from keepsight.cli.common import EXIT_ERROR, tell_error
 from keepsight.errors import BadInputError, KeepsightError
 
@@ -39,6 +39,7 @@ for module in (server, follow, demo):
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
+app.add_typer(ci.app, name="ci")
 app.add_typer(review.app, name="review")
 app.add_typer(monitor.app, name="monitor")
 app.add_typer(privacy.app, name="privacy")

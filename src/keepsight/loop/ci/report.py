@@ -30,7 +30,7 @@ VERDICTS: Mapping[str, str] = {
 
 def of_run(ws: Workspace, row: RunRow) -> str:
     """The report of a run, however it ended."""
-    mine = [_comparison(row), _data(ws, row), _costs(row)]
+    mine = [_decision(row), _comparison(row), _data(ws, row), _costs(row)]
     theirs: tuple[Section, ...] = ()
     subtitle = f"run {row.id[:8]}, {row.reason}"
     if row.model_number is not None:
@@ -60,6 +60,18 @@ def verdict(row: RunRow) -> str:
         return f"The run is {row.status}."
     reasons = open_reasons(row.gate or {}) if row.outcome in {"ask", "rejected"} else ""
     return f"{VERDICTS.get(row.outcome or '', str(row.outcome))} {reasons}".strip()
+
+
+def _decision(row: RunRow) -> Section | None:
+    """How a person decides."""
+    if row.outcome != "ask":
+        return None
+    if (row.params.get("ci") or {}).get("registry"):
+        digest = (row.record or {}).get("bundle_digest", "")[:12]
+        how = f'keepsight ci approve {row.project} {digest} --reason "..."'
+    else:
+        how = f'keepsight models promote {row.project} {row.model_number} --reason "..."'
+    return Section("How to decide", (f"To release it: {how}", "Otherwise leave it: the live model stays."))
 
 
 def _comparison(row: RunRow) -> Section | None:

@@ -58,7 +58,7 @@ def prepare(
         adopt(ws, project, champion, actor=actor)
     splits = {} if champion is None else champion.splits
     imported = source.take_in(ws, project, author=actor, progress=progress)
-    facts: dict[str, Any] = {"pictures": keep_sides(ws, project, splits)}
+    facts: dict[str, Any] = {"pictures": keep_sides(ws, project, splits), "registry": found is not None}
     if imported is not None:
         facts["imported"] = {
             "from": str(ws.settings(project)[source.SETTING]),
