@@ -102,7 +102,7 @@ def promote(
         raise BadInputError(
             f'A model cannot be released by "{kind}".', expected=f"one of: {', '.join(KINDS)}.", do="Name one of these."
         )
-    if kind == OVERRIDE and not (reason.strip() and actor.strip()):
+    if kind in (OVERRIDE, REGISTRY) and not (reason.strip() and actor.strip()):
         raise BadInputError(
             f"There is no {'reason' if actor.strip() else 'name'}.",
             expected="why you decide in the gate's stead.",
@@ -149,7 +149,7 @@ def promote(
         )
         made = connection.execute(insert.returning(schema.deployment)).mappings().one()
         detail: dict[str, Any] = {"reason": reason, "before": live}
-        if kind == OVERRIDE:
+        if kind in (OVERRIDE, REGISTRY):
             detail |= {"gate": None if gate is None else gate["decision"], "not_passed": _not_passed(gate)}
         audit.append(
             ws.database,
