@@ -227,6 +227,8 @@ def told_run(row: RunRow) -> str:
     ]
     for check in (row.gate or {}).get("checks", []):
         mark = {"pass": "ok  ", "fail": "FAIL", "cannot_tell": "?   "}[check["status"]]
+        if check["status"] != "pass" and not check.get("binding", True):
+            mark = "note"  # it decides nothing
         lines.append(f"  {mark} {check['name']}: {check['reason']}")
     ends = {
         "deployed": "Released: it is the live model now.",
