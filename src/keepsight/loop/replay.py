@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from keepsight import tasks
 from keepsight.errors import NotFoundError
 from keepsight.loop import runs
 from keepsight.loop.child import run_child
@@ -51,7 +52,7 @@ def replay(ws: Workspace, project: str, number: int | None) -> dict[str, Any]:
     same = result["model_digest"] == recorded
     differences = _differences(record.get("metrics", {}), result["metrics"])
     trained = record.get("frozen") is False
-    headline = next(iter(differences.values()), None)
+    headline = differences.get(tasks.get(ws.settings(project)["task"]).HEADLINE)
     close = headline is not None and abs(headline) <= TOLERANCE
     return {
         "project": project,
@@ -66,7 +67,7 @@ def replay(ws: Workspace, project: str, number: int | None) -> dict[str, Any]:
 
 
 def _differences(recorded: Mapping[str, Any], replayed: Mapping[str, Any]) -> dict[str, float]:
-    """Replayed minus recorded, for the figures that both have; the task's headline figure comes first."""
+    """Replayed minus recorded, for the figures that both have."""
     return {
         name: float(replayed[name]["value"]) - float(figure["value"])
         for name, figure in recorded.items()

@@ -32,6 +32,9 @@ class Metrics(Protocol):
 class Task(Protocol):
     """What a module of this package offers."""
 
+    HEADLINE: str
+    """The figure of :class:`Metrics` by which two models of the task are told apart first."""
+
     def parse(self, raw: Any) -> Value:
         """The annotation meant by something from outside (a table's cell, a form, a request).
 

@@ -24,6 +24,7 @@ from keepsight.tasks.reliability import (
     reliability_table,
 )
 
+HEADLINE = "accuracy"
 LONGEST_LABEL = 200
 RESAMPLES = 1000
 
