@@ -186,7 +186,7 @@ TABLE: tuple[Setting, ...] = (
         "project",
         False,
         "",
-        "Also make an 8-bit network (about half the size and time), checked against the float one.",
+        "Also make an 8-bit network (about a third of the size, half the time), checked against the float one.",
         kinds.flag,
     ),
     Setting(

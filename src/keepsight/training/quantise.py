@@ -1,4 +1,4 @@
-"""A network's 8-bit variant: about a quarter of the size, and about half the time on processors with 8-bit products.
+"""A network's 8-bit variant: about a third of the size, and half the time on processors with 8-bit products.
 
 Weights get a scale for each output channel (one scale for a whole tensor breaks the depthwise convolutions of small
 networks), activations one for each tensor, from the least and largest value on some training pictures (Jacob et al.
