@@ -199,6 +199,13 @@ class BudgetError(KeepsightError):
     status = 402
 
 
+class ExecutorError(KeepsightError):
+    """The Ray cluster that work should run on cannot be reached, or lost the work."""
+
+    code = "executor_failed"
+    status = 503
+
+
 class CancelledError(KeepsightError):
     """Work was stopped on request."""
 
