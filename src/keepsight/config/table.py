@@ -128,7 +128,7 @@ TABLE: tuple[Setting, ...] = (
         "project",
         "efficientnet-lite0",
         "",
-        "A name from `keepsight zoo list`, or the path of an ONNX file.",
+        "A name from `keepsight zoo list`, timm/NAME for any network of timm, or the path of an ONNX file.",
         kinds.text(),
     ),
     Setting("train.recipe", "project", "head", "", "Which recipe trains.", kinds.text()),
@@ -178,7 +178,7 @@ TABLE: tuple[Setting, ...] = (
         "project",
         None,
         "file",
-        "Weights of a timm backbone, where the hub is out of reach.",
+        "File with the weights of a timm backbone; empty: those that were fetched, or the hub's.",
         kinds.text(optional=True),
     ),
     Setting(
@@ -291,7 +291,8 @@ TABLE: tuple[Setting, ...] = (
         "project",
         [],
         "SPDX identifiers",
-        "Licences of weights that may be released; empty: those of the weights that Keepsight offers.",
+        "Licences of weights that may be released; empty: those of the weights that Keepsight offers. "
+        "Restricted ones (AGPL, non-commercial) are not even loaded unless named here.",
         kinds.names(),
     ),
     Setting(

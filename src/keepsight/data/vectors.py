@@ -9,21 +9,19 @@ measured on the same decoded picture.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from keepsight import executors
 from keepsight.config import ProjectSettings
 from keepsight.data import rows
-from keepsight.errors import BundleError, IntegrityError, KeepsightError, NotFoundError, PictureError, StorageError
-from keepsight.runtime import decode, quality
-from keepsight.runtime.predictor import embed
-from keepsight.runtime.session import open_session
+from keepsight.errors import IntegrityError, KeepsightError, NotFoundError, PictureError, StorageError
+from keepsight.executors import Executor, pictures
+from keepsight.executors.pictures import FIGURES, STORED
 from keepsight.store import schema
 from keepsight.store.database import insert_ignore
 from keepsight.store.workspace import Workspace
@@ -34,9 +32,6 @@ WRITTEN_AT_ONCE = 128
 
 # So many pictures missing and none found: that is a disk that is not mounted, not a few lost objects.
 ALL_GONE = 10
-
-_STORED = np.dtype("<f2")
-_FIGURES = np.dtype("<f4")
 
 
 @dataclass(frozen=True)
@@ -80,8 +75,12 @@ def backbone_of(ws: Workspace, settings: ProjectSettings) -> Backbone:
     Raises:
         NotFoundError: There is none of that name. WeightsError: It is not on this machine, or cannot serve.
     """
-    name = settings["train.backbone"]
-    return load_backbone(ws.config.root / name if name.endswith(".onnx") else name)
+    name, weights = settings["train.backbone"], settings["train.weights"]
+    return load_backbone(
+        ws.config.root / name if name.endswith(".onnx") else name,
+        weights=None if weights is None else ws.config.root / weights,
+        allowed_licences=settings["gate.licences"],
+    )
 
 
 def space(backbone: Backbone) -> str:
@@ -94,21 +93,22 @@ def ensure(
     picture_ids: Sequence[str],
     backbone: Backbone,
     *,
-    threads: int | None = None,
+    executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> EnsureReport:
     """Computes the vectors that are missing; what is there is never computed again.
 
-    Pictures are read, decoded and embedded one by one in a pool of threads, and written in short transactions, so a run
+    Pictures are decoded and embedded one by one where the executor works, and written in short transactions, so a run
     that is killed goes on where it was.
 
     Args:
-        threads: Size of the pool; ``machine.threads`` or all cores when not given.
+        executor: Where they are computed; the one that the workspace's settings name when not given.
         progress: Called with the number done and the number of missing ones.
 
     Raises:
         StorageError: The blob store or the database cannot be reached.
         BundleError: The backbone does not run, or gives numbers beyond float16.
+        ExecutorError: The cluster that should compute them cannot be reached.
     """
     wanted = list(dict.fromkeys(picture_ids))
     name = space(backbone)
@@ -116,35 +116,12 @@ def ensure(
     missing = [picture_id for picture_id in wanted if picture_id not in known]
     if not missing:
         return EnsureReport(0, len(wanted), ())
-    unreadable: list[Unreadable] = []
-    gone: list[StorageError] = []
-    computed = 0
-    count = threads or int(ws.config["machine.threads"] or 0) or os.cpu_count() or 1
-    work = _Embedding(ws, backbone)
-    pool = ThreadPoolExecutor(count, thread_name_prefix="embed")
-    try:
-        for part, futures in _ahead(missing, lambda picture_id: pool.submit(work.compute, picture_id)):
-            done: dict[str, tuple[bytes, bytes]] = {}
-            for picture_id, future in zip(part, futures, strict=True):
-                try:
-                    done[picture_id] = future.result()
-                except (PictureError, IntegrityError, NotFoundError) as error:
-                    unreadable.append(_told(picture_id, error))
-                except StorageError as error:
-                    # One object that is gone costs one picture; a store that is away stops the work.
-                    if not isinstance(error.__cause__, FileNotFoundError):
-                        raise
-                    gone.append(error)
-                    unreadable.append(_told(picture_id, error))
-            if not computed and not done and len(gone) >= ALL_GONE:
-                raise gone[0]
-            _write(ws, done, name)
-            computed += len(done)
-            if progress is not None:
-                progress(computed + len(unreadable), len(missing))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return EnsureReport(computed, len(wanted) - len(missing), tuple(unreadable))
+    if executor is None:
+        with executors.of(ws.config) as own:
+            report = _compute(ws, missing, backbone, executor=own, progress=progress)
+    else:
+        report = _compute(ws, missing, backbone, executor=executor, progress=progress)
+    return replace(report, present=len(wanted) - len(missing))
 
 
 def load(ws: Workspace, picture_ids: Sequence[str], backbone: Backbone) -> Vectors:
@@ -169,8 +146,8 @@ def load(ws: Workspace, picture_ids: Sequence[str], backbone: Backbone) -> Vecto
             for picture_id, data, figures in connection.execute(query):
                 at = places[picture_id]
                 found.present[at] = True
-                found.features[at] = np.frombuffer(data, _STORED)
-                found.quality[at] = np.frombuffer(figures, _FIGURES)
+                found.features[at] = np.frombuffer(data, STORED)
+                found.quality[at] = np.frombuffer(figures, FIGURES)
     with ws.database.read() as connection:
         for part in rows.chunks(wanted):
             sizes = sa.select(picture.c.id, picture.c.width, picture.c.height).where(picture.c.id.in_(part))
@@ -179,28 +156,45 @@ def load(ws: Workspace, picture_ids: Sequence[str], backbone: Backbone) -> Vecto
     return found
 
 
-class _Embedding:
-    """Turns one stored picture into its vector and quality figures; used from several threads."""
-
-    def __init__(self, ws: Workspace, backbone: Backbone) -> None:
-        self._blobs = ws.blobs
-        self._preprocessing = backbone.preprocessing
-        # One picture a run, so that its vector does not depend on which others were missing with it.
-        self._session = open_session(backbone.onnx, threads=1)
-
-    def compute(self, picture_id: str) -> tuple[bytes, bytes]:
-        data = self._blobs.get(picture_id)
-        image, info = decode.read(data, min_side=self._preprocessing.min_side)
-        measured = quality.measure(image, info=info)
-        vector = embed(self._session, self._preprocessing.apply(image)[None])[0]
-        if not np.abs(vector).max(initial=0) <= np.finfo(_STORED).max:
-            raise BundleError(
-                f"The backbone gives features up to {np.abs(vector).max():g}.",
-                expected=f"finite numbers up to {np.finfo(_STORED).max:g}, which float16 can hold.",
-                do="Use another backbone, or scale its features down.",
-            )
-        figures = np.array([measured.blur, measured.brightness, measured.contrast], _FIGURES)
-        return vector.astype(_STORED).tobytes(), figures.tobytes()
+def _compute(
+    ws: Workspace,
+    missing: Sequence[str],
+    backbone: Backbone,
+    *,
+    executor: Executor,
+    progress: Callable[[int, int], None] | None,
+) -> EnsureReport:
+    name = space(backbone)
+    unreadable: list[Unreadable] = []
+    gone: list[StorageError] = []
+    computed = 0
+    found = executor.map(
+        pictures.Embedding,
+        missing,
+        shared=pictures.embedding(backbone.onnx, backbone.preprocessing),
+        load=ws.blobs.get,
+        chunk=pictures.CHUNK,
+    )
+    for part in rows.chunks(missing, WRITTEN_AT_ONCE):
+        done: dict[str, tuple[bytes, bytes]] = {}
+        for picture_id, result in zip(part, found, strict=False):
+            if not isinstance(result, KeepsightError):
+                done[picture_id] = result
+                continue
+            # One object that is gone costs one picture; a store that is away stops the work.
+            lost = isinstance(result, StorageError) and isinstance(result.__cause__, FileNotFoundError)
+            if not lost and not isinstance(result, (PictureError, IntegrityError, NotFoundError)):
+                raise result
+            if isinstance(result, StorageError):
+                gone.append(result)
+            unreadable.append(_told(picture_id, result))
+        if not computed and not done and len(gone) >= ALL_GONE:
+            raise gone[0]
+        _write(ws, done, name)
+        computed += len(done)
+        if progress is not None:
+            progress(computed + len(unreadable), len(missing))
+    return EnsureReport(computed, 0, tuple(unreadable))
 
 
 def _known(ws: Workspace, picture_ids: Sequence[str], name: str) -> set[str]:
@@ -211,20 +205,6 @@ def _known(ws: Workspace, picture_ids: Sequence[str], name: str) -> set[str]:
             query = sa.select(table.c.picture_id).where(table.c.space == name, table.c.picture_id.in_(part))
             known.update(connection.scalars(query))
     return known
-
-
-def _ahead(
-    picture_ids: Sequence[str], start: Callable[[str], Future[tuple[bytes, bytes]]]
-) -> Iterator[tuple[Sequence[str], list[Future[tuple[bytes, bytes]]]]]:
-    """Parts with their futures; the next part is under way while the caller writes one."""
-    waiting: tuple[Sequence[str], list[Future[tuple[bytes, bytes]]]] | None = None
-    for part in rows.chunks(picture_ids, WRITTEN_AT_ONCE):
-        started = (part, [start(picture_id) for picture_id in part])
-        if waiting is not None:
-            yield waiting
-        waiting = started
-    if waiting is not None:
-        yield waiting
 
 
 def _write(ws: Workspace, done: dict[str, tuple[bytes, bytes]], name: str) -> None:

@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from keepsight.errors import BadInputError, MissingExtraError, WeightsError
 from keepsight.runtime.preprocess import Preprocessing
-from keepsight.zoo import catalogue, fetch, torchfile
+from keepsight.zoo import catalogue, fetch, timm_stages, torchfile
 from keepsight.zoo.catalogue import Entry
+from keepsight.zoo.timm_stages import Stages
 
 if TYPE_CHECKING:
     from torch import nn
 
 TIMM_PREFIX = "timm/"
-
-Stages = tuple[tuple[str, "nn.Module"], ...]
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,10 @@ class TorchNetwork:
     Attributes:
         name: What users call it.
         stages: Name and module, in order: the image tensor (n, 3, size, size) goes into the first, and the last gives
-            the feature map, (n, c, h, w) for a convolutional network. The network may be cut between any two.
-        pool: Feature map -> features (n, d).
+            the feature map, (n, c, h, w) for a convolutional network and tokens (n, t, c) for a transformer. The
+            network may be cut between any two. One that cannot be cut has the single stage ``all``, which gives the
+            features themselves.
+        pool: What the last stage gives -> features (n, d). It may have parameters too, such as a norm.
         features_dim: d.
         preprocessing: How a picture becomes the image tensor.
         licences: SPDX identifiers, the weights' first.
@@ -70,9 +71,9 @@ def load(name: str, *, cache: Path | None = None, weights: Path | None = None) -
             do='Name another backbone in train.backbone, or use the recipe "head".',
         )
     if name.startswith(TIMM_PREFIX):
-        raise WeightsError(
-            f"{name} cannot be loaded yet.", expected="a name of the catalogue.", do="Use `keepsight zoo list`."
-        )
+        from keepsight.zoo import timm_models
+
+        return timm_models.network(name, cache=cache, weights=weights)
     entry = catalogue.entry(name)
     refuse_weights(entry.name, weights)
     make = _BUILDERS[entry.name]
@@ -124,20 +125,7 @@ def _lite(entry: Entry, tensors: Mapping[str, NDArray[Any]]) -> TorchNetwork:
     if [tensor.shape for tensor in tensors.values()] != [tuple(tensor.shape) for tensor in own.values()]:
         raise _foreign(entry, "its tensors have other shapes")
     _fill(model, dict(zip(own, tensors.values(), strict=True)))
-    stages = efficientnet_stages(model)
-    return _network(entry, stages, model.global_pool)
-
-
-def efficientnet_stages(model: Any) -> Stages:
-    """Stem, residual blocks and last convolution of a network of timm's EfficientNet family."""
-    from torch import nn
-
-    blocks = [block for stage in model.blocks for block in stage]
-    return (
-        ("stem", nn.Sequential(model.conv_stem, model.bn1)),
-        *((f"block{index}", block) for index, block in enumerate(blocks)),
-        ("head", nn.Sequential(model.conv_head, model.bn2)),
-    )
+    return _network(entry, timm_stages.efficientnet(model), model.global_pool)
 
 
 def _mobilenet_v2(entry: Entry, tensors: Mapping[str, NDArray[Any]]) -> TorchNetwork:
