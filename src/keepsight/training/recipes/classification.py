@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from keepsight.training.automatic import better_of
+from keepsight.training.finetune.recipe import finetune
 from keepsight.training.head import fit_head, softmax
 from keepsight.training.onnxhead import merge
 from keepsight.training.recipes import Material, Recipe, Trained
@@ -36,4 +38,9 @@ def head(material: Material) -> Trained:
     )
 
 
-RECIPES: dict[str, Recipe] = {"head": head}
+def auto(material: Material) -> Trained:
+    """The head first, then fine-tuning where that can gain; the better of both."""
+    return better_of(material, {"head": head, "finetune": finetune})
+
+
+RECIPES: dict[str, Recipe] = {"auto": auto, "finetune": finetune, "head": head}

@@ -1,0 +1,68 @@
+"""What a fine-tune is made with, as a plan that can be written down and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a fine-tune besides pictures, labels and seed; JSON-able.
+
+    Attributes:
+        cut: Name of the tensor where the frozen part ends.
+        half: Convolve in bfloat16.
+        augmentations: Which changes random views may have.
+        left_out: Changes that the settings allow and the pictures do not bear.
+        views: Random views of a picture, beside the plain one.
+        view_size: Side of the random views in pixels; windows of the plain size are cut from their maps.
+        window: Side of the windows of the first part of training, as a share of the plain map's.
+        batch: Pictures of a step.
+        steps: Of the first phase, which never sees the held-out pictures.
+        more_steps: Of the second, which sees all; 0 where it is left out.
+        learning_rate: Highest, of the network's weights.
+        head_learning_rate: Highest, of the classifier.
+        weight_decay: Of both.
+        mixup: Parameter of the beta distribution; 0 for none.
+        smoothing: Of the labels.
+        dropout: Before the classifier.
+        averaging: Share of the steps over which weights are averaged.
+        hold_out: "validation", or "groups" for a share of the groups.
+        stopped_at: Steps after which the held-out loss was lowest; None where all steps count.
+    """
+
+    cut: str
+    half: bool
+    augmentations: tuple[str, ...]
+    left_out: tuple[str, ...]
+    views: int
+    view_size: int
+    steps: int
+    more_steps: int
+    hold_out: str
+    window: float = 0.86
+    batch: int = 64
+    learning_rate: float = 1e-3
+    head_learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    mixup: float = 0.2
+    smoothing: float = 0.1
+    dropout: float = 0.2
+    averaging: float = 0.03
+    stopped_at: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the run's record."""
+        return {"recipe": "finetune", **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """The plan that ``as_dict`` wrote."""
+        known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+
+    def estimate_s(self, *, step_s: float, view_s: float, pictures: int) -> float:
+        """Seconds on a machine that takes so long for a step and for a view."""
+        return pictures * (self.views + 1) * view_s + (self.steps + self.more_steps) * step_s
