@@ -27,7 +27,7 @@ PACKAGE = SOURCE.name
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"runtime", "errors"}),
-    frozenset({"store", "config"}),
+    frozenset({"store", "config", "executors"}),
     frozenset({"tasks", "zoo"}),
     frozenset({"data", "privacy"}),
     frozenset({"training", "labelling", "delivery"}),

@@ -7,7 +7,6 @@ float16, so the two ways agree to about 1e-3 in the logits.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keepsight.errors import DataError, IntegrityError, NotFoundError, PictureError, StorageError
+from keepsight import executors
+from keepsight.errors import DataError, IntegrityError, KeepsightError, NotFoundError, PictureError, StorageError
+from keepsight.executors import pictures
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.outputs import Output, output_module
 from keepsight.runtime.predictor import Predictor
@@ -147,19 +148,28 @@ def _from_vectors(bundle: Bundle, features: NDArray[np.float32]) -> list[Output]
 def _from_pictures(
     ws: Workspace, bundle: Bundle, part: Part, *, variant: str, progress: Callable[[Mapping[str, Any]], None]
 ) -> Answers:
-    predictor = Predictor(bundle, threads=os.cpu_count() or 1, variant=variant)
     outputs: list[Output | None] = []
     features: list[NDArray[np.float32] | None] = []
-    for start in range(0, len(part), BATCH):
-        pictures = [stored(ws, sample.picture_id) for sample in part.samples[start : start + BATCH]]
-        there = [data for data in pictures if data is not None]
-        predictions = iter(predictor.predict_many(there, top_k=max(1, len(bundle.info.labels))))
-        for data in pictures:
-            prediction = None if data is None else next(predictions)
-            good = prediction if not isinstance(prediction, PictureError) else None
-            outputs.append(None if good is None else good.output)
-            features.append(None if good is None else good.features)
-        progress({"text": "answering the held-out pictures", "done": len(outputs), "total": len(part)})
+    shared = pictures.answering(bundle, top_k=max(1, len(bundle.info.labels)), variant=variant)
+    with executors.of(ws.config) as executor:
+        found = executor.map(
+            pictures.Answering,
+            [sample.picture_id for sample in part.samples],
+            shared=shared,
+            load=ws.blobs.get,
+            chunk=pictures.CHUNK,
+        )
+        for answer in found:
+            if isinstance(answer, KeepsightError):
+                if not _costs_one(answer):
+                    raise answer
+                outputs.append(None)
+                features.append(None)
+            else:
+                outputs.append(answer.output)
+                features.append(answer.features)
+            if len(outputs) % BATCH == 0 or len(outputs) == len(part):
+                progress({"text": "answering the held-out pictures", "done": len(outputs), "total": len(part)})
     width = next((len(row) for row in features if row is not None), 0)
     nothing = np.zeros(width, np.float32)
     return Answers(tuple(outputs), np.stack([nothing if row is None else row for row in features]))
@@ -169,10 +179,13 @@ def stored(ws: Workspace, picture_id: str) -> bytes | None:
     """The picture's bytes; None where it was erased, or its object is gone or damaged."""
     try:
         return ws.blobs.get(picture_id)
-    except (NotFoundError, IntegrityError):
-        return None
-    except StorageError as error:
-        # An object that is gone costs one picture; a store that is away stops the work.
-        if not isinstance(error.__cause__, FileNotFoundError):
+    except KeepsightError as error:
+        if not _costs_one(error):
             raise
         return None
+
+
+def _costs_one(error: KeepsightError) -> bool:
+    """Whether the error is one picture's own: erased, damaged, unreadable; a store that is away stops the work."""
+    lost = isinstance(error, StorageError) and isinstance(error.__cause__, FileNotFoundError)
+    return lost or isinstance(error, (PictureError, NotFoundError, IntegrityError))
