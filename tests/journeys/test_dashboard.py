@@ -217,9 +217,10 @@ def test_where_a_model_looked_is_drawn_when_asked(open_page: Callable[..., Any],
     page.on("request", lambda request: asked.append(request.url))
     page.wait_for_timeout(300)
     assert not [url for url in asked if "/looked/" in url], "nothing is computed that nobody asked for"
-    part = page.locator(".where").first
-    part.get_by_text("Where did it look?").click()
-    page.wait_for_function("document.querySelector('.where img').naturalWidth > 0")
+    with page.expect_response(lambda response: "/looked/" in response.url) as answered:
+        page.get_by_text("Where did it look?").first.click()
+    assert answered.value.status == 200
+    assert page.locator(".where img").first.is_visible()
 
 
 def test_a_run_is_followed_while_it_works(open_page: Callable[..., Any], url_and_ws: Any) -> None:

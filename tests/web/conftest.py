@@ -230,6 +230,19 @@ GATE = {
             "high": None,
             "n": None,
             "reason": "It answers fast enough.",
+            "evidence": {"runs": [{"name": "first", "kept": 0.93}, {"name": "second", "kept": None}], "steady": True},
+        },
+        {
+            "name": "consent",
+            "status": "cannot_tell",
+            "value": None,
+            "threshold": None,
+            "low": None,
+            "high": None,
+            "n": 0,
+            "reason": "No ledger of consent is kept, so nobody can tell.",
+            "evidence": {},
+            "binding": False,
         },
     ],
 }
@@ -341,7 +354,8 @@ def evaluation_of(ws: Workspace, project: str, labels: Sequence[str]) -> dict[st
                 ("light", "dark", 0.9, -0.03),
                 ("light", "normal", 0.93, 0.03),
             )
-        ],
+        ]
+        + [{"key": "size", "value": "small", "n": 420, "accuracy": share(0.93), "difference": None, "clear": False}],
         "robustness": [
             {"name": "rotated", **tilted, "accuracy": share(0.9), "kept": 0.968},
             {

@@ -36,6 +36,7 @@ def test_the_page_tells_what_the_model_can_and_cannot_do(browser: Any, shop: Any
     assert "1 min 20 s, 0.0022\u00a0€" in text, "what was expected before"
     assert "1 min 35 s" in text, "what it took"
     assert text.count('class="mistake"') == 5
+    assert "<h3>size</h3>" not in text, "all pictures are small: that tells nothing apart"
 
 
 def test_classes_are_sorted_and_found_without_a_script(browser: Any, shop: Any) -> None:
@@ -111,6 +112,16 @@ def test_the_card_puts_both_models_side_by_side(browser: Any, shop: Any) -> None
     assert "About 180 pictures would do." in card
     assert "Release model 2</button>" in card
     assert "Discard model 2</button>" in card
+
+
+def test_checks_show_what_they_rest_on(browser: Any, shop: Any, ws: Workspace) -> None:
+    text = browser.get("/shop/models/2").text
+    checks = text.split('id="checks"')[1].split("</section>")[0]
+    order = ["recent, in figures", "No ledger of consent", "test, in figures", "latency ms, in figures"]
+    assert sorted(order, key=checks.index) == order, "what decides stands before what only informs"
+    assert "(only told; it does not decide)" in checks
+    assert "<dt>pictures needed</dt><dd" in checks
+    assert re.search(r"<th scope=\"col\">kept</th>.*<td>0.93</td>", checks, re.DOTALL), "lists of figures are tables"
 
 
 def test_only_what_is_newer_than_the_live_model_waits(browser: Any, shop: Any, ws: Workspace, world: Any) -> None:

@@ -139,11 +139,12 @@ def dots(bins: Iterable[Mapping[str, Any]]) -> list[Dot]:
 
 
 def slices(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[SliceRow]]]:
-    """The slices by what they tell apart; those with the weakest part first."""
+    """The slices by what they tell apart, those with the weakest part first; what tells nothing apart is left out."""
     groups = [
         (key, [_slice(row) for row in items])
         for key, items in groupby(sorted(rows, key=lambda row: str(row["key"])), key=lambda row: str(row["key"]))
     ]
+    groups = [(key, items) for key, items in groups if len(items) > 1 or items[0].difference is not None]
     return sorted(groups, key=lambda group: min(_value(row.accuracy) for row in group[1]))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -59,6 +60,7 @@ def environment() -> Environment:
     made.filters.update(
         percent=percent, ago=ago, when=when, duration=duration, number=number, euro=euro, ms=ms, megabytes=megabytes
     )
+    made.filters["codes"] = codes
     made.globals.update(static=static, plural=plural)
     return made
 
@@ -69,6 +71,14 @@ def static(name: str) -> str:
     folder = HERE / "widgets" if name.startswith("widgets/") else STATIC
     digest = hashlib.sha256((folder / name.removeprefix("widgets/")).read_bytes()).hexdigest()
     return f"/static/{name}?v={digest[:12]}"
+
+
+def codes(told: str) -> Markup:
+    """A text whose commands, set between backticks, look like commands."""
+    parts = told.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )
 
 
 def percent(share: float | None, digits: int = 0) -> str:
