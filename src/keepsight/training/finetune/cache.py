@@ -8,6 +8,7 @@ goes on where it stopped.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -152,8 +153,6 @@ def _map(path: Path, shape: tuple[int, ...], *, mode: Any) -> Any:
         return np.zeros(shape, np.float16)
     if mode == "w+":
         # Room on the disk is taken now: a full disk behind a memory map would end the process without a word.
-        import os
-
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * 2)
         mode = "r+"
@@ -207,4 +206,5 @@ def _fill(
 def _run(session: Any, images: NDArray[np.float32]) -> NDArray[np.float16]:
     """Maps with the channels last."""
     (found,) = session.run(None, {INPUT: images})
-    return np.clip(found, -_LARGEST, _LARGEST).astype(np.float16).transpose(0, 2, 3, 1)
+    maps: NDArray[np.float16] = np.clip(found, -_LARGEST, _LARGEST).astype(np.float16).transpose(0, 2, 3, 1)
+    return maps

@@ -65,7 +65,9 @@ def _depthwise() -> Any:
                 made[:, :, top : top + high, left : left + wide] = found
         return made.to(weight.dtype)
 
-    class Depthwise(torch.autograd.Function):
+    function: Any = torch.autograd.Function
+
+    class Depthwise(function):  # type: ignore[misc] # its type is not known to mypy
         @staticmethod
         def forward(ctx: Any, x: Any, weight: Any, stride: tuple[int, int], padding: tuple[int, int]) -> Any:
             ctx.save_for_backward(x, weight)

@@ -89,7 +89,7 @@ def step_seconds(
         taken = []
         for _ in range(3):
             began = clock()
-            tail(maps).square().mean().backward()  # type: ignore[no-untyped-call]
+            tail(maps).square().mean().backward()
             taken.append(clock() - began)
         found.append(min(taken[1:]) / _TRIAL_BATCH)
     return found[0], found[1]

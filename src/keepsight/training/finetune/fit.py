@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from keepsight.training.calibration import fit_temperature, negative_log_likelih
 from keepsight.training.finetune.cache import Cache
 from keepsight.training.finetune.network import Tail
 from keepsight.training.finetune.settings import Plan
-
-if TYPE_CHECKING:
-    import torch
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_EVERY_S = 30.0
@@ -83,7 +80,7 @@ class Classifier:
         self.weight = torch.zeros(n_classes, features.shape[1], device=device, requires_grad=True)
         self.bias = torch.zeros(n_classes, device=device, requires_grad=True)
 
-    def __call__(self, features: torch.Tensor, *, dropout: float = 0.0) -> torch.Tensor:
+    def __call__(self, features: Any, *, dropout: float = 0.0) -> Any:
         """Logits (n, k)."""
         from torch.nn import functional
 
@@ -303,7 +300,7 @@ class Trainer:
         logits = self.classifier(self.tail(maps), dropout=plan.dropout)
         loss = functional.cross_entropy(logits, wanted, label_smoothing=plan.smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 "The loss is no longer a finite number.",

@@ -20,10 +20,10 @@ from keepsight.training.finetune.convolution import convolve
 
 if TYPE_CHECKING:
     import onnx
-    import torch
 
-    Tensor = torch.Tensor
-    Operation = Callable[[list[Any], dict[str, Any]], Any]
+Operation = Callable[[list[Any], dict[str, Any]], Any]
+# A torch tensor: its type is not named, because torch is an extra.
+Tensor = Any
 
 # Outputs of which one value is a place to cut.
 _MAP_DIMENSIONS = 4
@@ -293,10 +293,10 @@ def _operations(*, half: bool) -> dict[str, Operation]:  # noqa: PLR0915 - one t
     def clip(given: list[Any], attributes: dict[str, Any]) -> Any:
         low = given[1] if len(given) > 1 else attributes.get("min")
         high = given[2] if len(given) > 2 else attributes.get("max")
-        numbers = [None if bound is None else float(bound) for bound in (low, high)]
-        if None in numbers:
-            return torch.clamp(given[0], min=numbers[0], max=numbers[1])
-        return functional.hardtanh(given[0], numbers[0], numbers[1])
+        if low is None or high is None:
+            least, most = (None if bound is None else float(bound) for bound in (low, high))
+            return torch.clamp(given[0], min=least, max=most)
+        return functional.hardtanh(given[0], float(low), float(high))
 
     def gemm(given: list[Any], attributes: dict[str, Any]) -> Any:
         x = given[0].t() if attributes.get("transA", 0) else given[0]
@@ -306,8 +306,8 @@ def _operations(*, half: bool) -> dict[str, Operation]:  # noqa: PLR0915 - one t
 
     def batch_norm(given: list[Any], attributes: dict[str, Any]) -> Any:
         x, gain, shift, mean, variance = given[0].float(), *given[1:]
-        tensors = [torch.as_tensor(each, dtype=gain.dtype, device=x.device) for each in (mean, variance)]
-        return functional.batch_norm(x, *tensors, gain, shift, False, 0.0, attributes.get("epsilon", 1e-5))
+        mean, variance = (torch.as_tensor(each, dtype=gain.dtype, device=x.device) for each in (mean, variance))
+        return functional.batch_norm(x, mean, variance, gain, shift, False, 0.0, attributes.get("epsilon", 1e-5))
 
     def pool(given: list[Any], attributes: dict[str, Any], *, largest: bool) -> Any:
         sides, strides = tuple(attributes["kernel_shape"]), tuple(attributes.get("strides", [1, 1]))

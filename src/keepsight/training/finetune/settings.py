@@ -60,8 +60,10 @@ class Plan:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
         """The plan that ``as_dict`` wrote."""
-        known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        known: dict[str, Any] = {item.name: values[item.name] for item in fields(cls) if item.name in values}
+        for name, value in known.items():
+            known[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**known)
 
     def estimate_s(self, *, step_s: float, view_s: float, pictures: int) -> float:
         """Seconds on a machine that takes so long for a step and for a view."""
