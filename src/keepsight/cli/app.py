@@ -8,7 +8,22 @@ import typer
 from typer.exceptions import TyperException
 
 from keepsight import __version__
-from keepsight.cli import ci, data, demo, follow, models, monitor, privacy, review, runs, server, settings, tokens, zoo
+from keepsight.cli import (
+    batch,
+    ci,
+    data,
+    demo,
+    follow,
+    models,
+    monitor,
+    privacy,
+    review,
+    runs,
+    server,
+    settings,
+    tokens,
+    zoo,
+)
 from keepsight.cli.common import EXIT_ERROR, tell_error
 from keepsight.errors import BadInputError, KeepsightError
 
@@ -34,7 +49,7 @@ def _options(
     pass
 
 
-for module in (server, follow, demo):
+for module in (server, batch, follow, demo):
     module.register(app)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
