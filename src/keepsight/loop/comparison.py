@@ -74,6 +74,7 @@ def gather(
         licences=new.bundle.info.licences,
         known_licences=sorted({name for entry in catalogue.entries() for name in entry.licences}),
         variant=job.settings["serving.variant"],
+        champion_variant=None if old is None else old.variant,
         int8=int8,
     )
 

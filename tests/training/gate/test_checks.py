@@ -120,16 +120,18 @@ def test_a_slice_that_falls_is_found_though_the_whole_improves() -> None:
     assert judge(found, max_slice_drop=0.2)[0] == "deploy"
 
 
-def test_a_small_slice_that_looks_worse_asks_and_one_picture_does_not() -> None:
-    small = Slice("camera", "roof", first(400, 10))
+def test_a_small_slice_that_looks_worse_asks_and_chance_is_told() -> None:
+    small = Slice("camera", "roof", first(400, 12))
     found = evidence()
-    found = replace(found, test=replace(found.test, slices=(*found.test.slices, small)))
-    decision, checks = judge(with_wrong(found, challenger=first(400, 2)), max_slice_drop=0.05)
+    many = tuple(Slice("shelf", str(place), first(400, 30, 100 + 30 * place)) for place in range(10))
+    found = replace(found, test=replace(found.test, slices=(small, *many)))
+    decision, checks = judge(with_wrong(found, challenger=first(400, 5)), max_slice_drop=0.05)
     assert (decision, checks["slices"].status) == ("ask", "cannot_tell")
-    assert "camera=roof from 100.0% to 80.0%" in checks["slices"].reason
+    assert "camera=roof from 100.0% to 58.3% (12 pictures)" in checks["slices"].reason
     decision, checks = judge(with_wrong(found, challenger=first(400, 1)), max_slice_drop=0.05)
     assert decision == "deploy"
-    assert "For 1 of them a larger fall cannot be ruled out" in checks["slices"].reason
+    assert "By chance or not: camera=roof from 100.0% to 91.7% (12 pictures)." in checks["slices"].reason
+    assert "so large a fall cannot be ruled out" in checks["slices"].reason
 
 
 def test_without_a_live_model_no_slice_can_fall() -> None:

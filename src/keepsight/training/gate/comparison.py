@@ -16,8 +16,6 @@ from keepsight.training.gate.results import Status
 
 ONE_SIDED = 0.05
 Z_ONE_SIDED_95 = 1.6448536269514722
-# One picture that was right and is wrong now may be chance in any slice.
-LEAST_LOST = 2
 
 
 def paired_difference(
@@ -73,8 +71,9 @@ class Change:
         name: The part.
         before, after: Shares of right answers.
         difference: With one-sided 95 % bounds.
-        status: ``fail``: it fell by more than is allowed, and that it fell is sure; ``cannot_tell``: it fell by more in
-            these pictures, which may be chance; ``pass``: it did not.
+        status: ``fail``: it fell by more than is allowed, and that is no chance; ``cannot_tell``: it looks like that,
+            but among so many parts one may; ``pass``: neither.
+        fell: Whether it fell by more than is allowed on these pictures, be it by chance.
         excluded: Whether a larger fall than is allowed can be ruled out.
     """
 
@@ -83,6 +82,7 @@ class Change:
     after: float
     difference: Interval
     status: Status
+    fell: bool
     excluded: bool
 
     @property
@@ -99,6 +99,7 @@ class Change:
             "after": self.after,
             "difference": self.difference.as_dict(),
             "status": self.status,
+            "fell": self.fell,
             "excluded": self.excluded,
         }
 
@@ -115,7 +116,8 @@ def changes(
 
     Of many small parts some always look worse by chance, and none has enough pictures to rule a fall out. So a part
     fails only where it fell by more than ``allowed`` and the upper bound of the difference lies below 0 even at 5 %
-    shared among all parts (Bonferroni): of models that are equal everywhere, at most one in twenty is rejected.
+    shared among all parts (Bonferroni): of models that are equal everywhere, at most one in twenty is rejected. Where
+    it lies below 0 at 5 % for this part alone, nobody can tell.
 
     Args:
         parts: By name, bool (n,), which pictures; empty parts are passed over.
@@ -131,8 +133,7 @@ def changes(
         surely = paired_difference(before[rows], after[rows], groups=of, alpha=ONE_SIDED / len(parts)).high < 0
         value = difference.value or 0.0
         fell = value < -allowed - 1e-9
-        lost = round(-value * difference.n)
-        status: Status = "fail" if fell and surely else "cannot_tell" if fell and lost >= LEAST_LOST else "pass"
+        status: Status = "fail" if fell and surely else "cannot_tell" if fell and difference.high < 0 else "pass"
         found.append(
             Change(
                 name=name,
@@ -140,6 +141,7 @@ def changes(
                 after=float(after[rows].mean()),
                 difference=difference,
                 status=status,
+                fell=fell,
                 excluded=difference.low > -allowed,
             )
         )

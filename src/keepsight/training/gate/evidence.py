@@ -71,6 +71,7 @@ class Evidence:
         licences: SPDX identifiers of the challenger's weights.
         known_licences: Those of the weights that the program itself offers.
         variant: The network that is to be served: ``float`` or ``int8``.
+        champion_variant: The network that answers now.
         int8: Answers of the 8-bit network beside the float one; None where the model has none.
         without_consent: Pictures of the training data whose consent cannot be shown; None where no ledger is kept.
     """
@@ -87,5 +88,6 @@ class Evidence:
     licences: Sequence[str] = ()
     known_licences: Sequence[str] = ()
     variant: str = "float"
+    champion_variant: str | None = None
     int8: Int8Answers | None = None
     without_consent: int | None = None

@@ -127,16 +127,20 @@ def fallen(name: str, what: str, found: list[Change], *, allowed: float, binding
     down = [change for change in found if change.status == worst.status]
     limit = f"{allowed * 100:.1f} points are allowed"
     if worst.status == "pass":
-        told = f"None fell by more than {allowed * 100:.1f} points ({len(found)} {what} looked at)."
-        if worst.value < 0:
+        told = f"None fell by more than {allowed * 100:.1f} points beyond chance ({len(found)} {what} looked at)."
+        chance = [change for change in found if change.fell]
+        if chance:
+            told += f" By chance or not: {'; '.join(map(_moved, chance[:3]))}"
+            told += f", and {len(chance) - 3} more." if len(chance) > 3 else "."
+        elif worst.value < 0:
             told += f" The largest loss: {_moved(worst)}."
         open_ = sum(not change.excluded for change in found)
         if open_:
-            told += f" For {open_} of them a larger fall cannot be ruled out: too few pictures."
+            told += f" For {open_} of them so large a fall cannot be ruled out: too few pictures."
     elif worst.status == "fail":
         told = f"Worse, and not by chance (95 % sure): {'; '.join(map(_moved, down[:3]))}; {limit}."
     else:
-        told = f"Worse on these pictures, too few to be sure: {'; '.join(map(_moved, down[:3]))}; {limit}."
+        told = f"Worse, which may be chance among so many {what}: {'; '.join(map(_moved, down[:3]))}; {limit}."
     if worst.status != "pass" and len(down) > 3:
         told += f" And {len(down) - 3} more."
     difference = worst.difference

@@ -26,6 +26,7 @@ def side_by_side(evidence: Evidence) -> dict[str, Any]:
     slices = [each for each in test.slices if each.count >= LEAST_PICTURES]
     return {
         "variant": evidence.variant,
+        "champion_variant": evidence.champion_variant,
         "parts": {
             name: _row(part, np.ones(len(part), np.bool_))
             for name, part in (("test", test), ("recent", evidence.recent))
