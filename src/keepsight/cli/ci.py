@@ -189,12 +189,13 @@ def _registry(project: str, workspace: Path | None) -> Registry:
     from keepsight.delivery.registry import open_registry
 
     root = config.find_root(Path.cwd() if workspace is None else workspace.resolve())
-    url = config.load(root).project(project)["registry.url"]
+    loaded = config.load(root)
+    url = loaded.project(project)["registry.url"]
     if url is None:
         raise BadInputError(
             f"{project} has no registry.", expected="the setting registry.url.", do="Set it in keepsight.yaml."
         )
-    return open_registry(str(url), root=root)
+    return open_registry(str(url), root=root, mlflow_url=loaded["mlflow.url"])
 
 
 def _on_server(

@@ -169,6 +169,7 @@ def someone_leads(ws: Workspace, *, needed: bool) -> Iterator[None]:
     own.start()
     try:
         yield
+        own.mirror.finish()
     finally:
         own.stop()
 

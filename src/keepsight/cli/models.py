@@ -14,6 +14,7 @@ from keepsight.cli.common import (
     Reason,
     WorkspaceOption,
     actor,
+    counted,
     interval,
     opened,
     progress_bar,
@@ -243,6 +244,17 @@ def export(
         bundle.save(target)
     value = {"project": project, "number": model.number, "path": str(target), "digest": bundle.digest}
     show(value, as_json=json, text=lambda: f"Wrote model {model.number} of {project} to {target}.")
+
+
+@app.command("mirror")
+def mirror_models(workspace: WorkspaceOption = None, json: Json = False) -> None:
+    """Write to MLflow (mlflow.url) what it lacks: ended runs, models, and the aliases champion and challenger."""
+    from keepsight.loop import mirror
+
+    with opened(workspace) as ws, progress_bar(quiet=json) as progress:
+        written = mirror.catch_up(ws, progress)
+    runs, models = counted(written["runs"], "run"), counted(written["models"], "model")
+    show(written, as_json=json, text=lambda: f"Wrote {runs} and {models} more to MLflow at {written['url']}.")
 
 
 @app.command("reproduce")

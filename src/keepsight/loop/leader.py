@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from keepsight import __version__
 from keepsight.delivery import deployments
 from keepsight.errors import BudgetError, CancelledError, ConflictError, KeepsightError, NotFoundError
-from keepsight.loop import runs, triggers
+from keepsight.loop import mirror, runs, triggers
 from keepsight.loop.engine import Engine
 from keepsight.loop.pipeline import WORKFLOW, Pipeline
 from keepsight.loop.workflow import RunState
@@ -63,6 +63,7 @@ class Leader:
         self._told = ""
         # Reasons for retrains that the month's money did not allow; each is told once.
         self._unaffordable: set[str] = set()
+        self.mirror = mirror.Mirror(ws)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._engine: Engine | None = None
@@ -101,6 +102,7 @@ class Leader:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        self.mirror.stop()
         left = () if self._engine is None else self._engine.shutdown()
         leases.release(self.ws.database, LEASE, holder=self.holder, now=self.ws.clock())
         return left
@@ -165,6 +167,7 @@ class Leader:
                 trigger = triggers.due(self.ws, project)
                 if trigger is not None:
                     self._enqueue(project, trigger)
+            self.mirror.tick()
         rows = runs.list_runs(self.ws, unfinished=True)
         now_open = {row.id for row in rows}
         # Noted before anything can fail, so that none of them is forgotten.

@@ -106,12 +106,16 @@ class Registry(Protocol):
         """
 
 
-def open_registry(url: str, *, root: Path) -> Registry:
-    """The registry that ``registry.url`` names; folders are relative to ``root``.
+def open_registry(url: str, *, root: Path, mlflow_url: str | None = None) -> Registry:
+    """The registry that ``registry.url`` names; folders are relative to ``root``, ``mlflow`` means ``mlflow_url``.
 
     Raises:
         SettingsError: It is no folder and no URL that is known.
     """
+    if url == "mlflow" or url.startswith("mlflow+"):
+        from keepsight.delivery.registry.mlflow import MlflowRegistry, address
+
+        return MlflowRegistry(address(url, mlflow_url=mlflow_url), root=root)
     from keepsight.delivery.registry.bucket import BucketRegistry
     from keepsight.delivery.registry.stores import open_store
 

@@ -52,7 +52,11 @@ def prepare(
     """
     ws.check_project(project)
     url = ws.settings(project)["registry.url"]
-    found = None if url is None else registry.open_registry(str(url), root=ws.config.root)
+    found = (
+        None
+        if url is None
+        else registry.open_registry(str(url), root=ws.config.root, mlflow_url=ws.config["mlflow.url"])
+    )
     champion = None if found is None else found.champion(project)
     if champion is not None:
         adopt(ws, project, champion, actor=actor)
