@@ -134,7 +134,7 @@ def int8_parity(evidence: Evidence, settings: Settings) -> list[Check]:
     if not found:
         told = "There are no test pictures on which the 8-bit network can be compared with the float one."
         return [unknown(INT8, -allowed, told, binding=served)]
-    check = fallen(INT8, "classes and all pictures together", found, allowed=allowed, binding=served)
+    check = fallen(INT8, "parts", found, allowed=allowed, binding=served)
     whole = next(change for change in found if change.name == WHOLE)
     told = (
         f"As an 8-bit network the new model is right on {whole.after:.1%} of {WHOLE}, "
