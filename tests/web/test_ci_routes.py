@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
@@ -47,7 +50,7 @@ class Line:
                 question = near.recv(65536)
                 if not question:
                     continue
-                far.sendall(question.replace(b"connection: keep-alive", b"connection: close", 1))
+                far.sendall(re.sub(rb"(?i)connection: keep-alive", b"connection: close", question))
                 answer = b"".join(iter(lambda: far.recv(65536), b""))
                 if self._lost:
                     self._lost -= 1
@@ -104,17 +107,31 @@ def test_report_and_junit_of_a_run(server: remote.Server, shop: Any, client: htt
         assert "Model" in server.text(finished["id"], "report.md")
 
 
-def test_what_goes_wrong_is_told(server: remote.Server, shop: Any, url: str) -> None:
-    soon = time.monotonic() + 1
+def ask(url: str, project: str = "shop", **wishes: Any) -> runs.RunRow:
+    with closing(remote.Server(url, project, None, time.monotonic() + 1)) as server:
+        return server.request(wishes, wait=True)
+
+
+def test_what_goes_wrong_is_told(shop: Any, url: str) -> None:
     with pytest.raises(NotFoundError, match="shpo"):
-        remote.Server(url, "shpo", None, soon).request({}, wait=True)
+        ask(url, "shpo")
     with pytest.raises(NotFoundError, match="recipe"):
-        server.request({"recipe": "magic"}, wait=True)
+        ask(url, recipe="magic")
     with pytest.raises(BadInputError):
-        server.request({"wish": 1}, wait=True)
-    with pytest.raises(BadInputError, match="not as Keepsight"):
-        remote.Server(f"{url}/static", "shop", None, soon).request({}, wait=True)
+        ask(url, wish=1)
     with pytest.raises(BadInputError, match="no address"):
-        remote.Server("keepsight.example", "shop", None, soon)
+        ask("keepsight.example")
     with pytest.raises(NotReadyError, match="cannot be reached"):
-        remote.Server("http://127.0.0.1:9", "shop", None, soon).request({}, wait=True)
+        ask("http://127.0.0.1:9")
+
+
+def test_another_kind_of_server_is_told() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(BadInputError, match="not as Keepsight"):
+                ask(f"http://127.0.0.1:{other.server_port}")
+        finally:
+            other.shutdown()
+            thread.join()

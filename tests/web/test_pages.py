@@ -51,6 +51,7 @@ def test_pages_render_on_postgresql(tmp_path: Path, postgres_database: str, worl
                 *(f"/shop/{tab}" for tab in TABS),
                 "/shop/data?label=apple",
                 f"/shop/runs/{made.run_id}",
+                "/shop/models/2",
                 "/audit",
             )
             for path in (*paths, "/v1/shop/events", "/v1/shop/review/next", "/v1/shop/monitor"):
