@@ -58,13 +58,15 @@ def features_only(model: bytes) -> onnx.ModelProto:
 
 
 def cuts(model: onnx.ModelProto) -> list[Cut]:
-    """Where the graph can be divided, the first first; ``image`` itself is the first."""
+    """Where the graph can be divided, the first first; ``image`` itself is the first. None where it has no weights."""
     shapes = _shapes(model)
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
     last_use = {name: place for place, node in enumerate(graph.node) for name in node.input}
-    total = sum(sizes.values()) or 1
+    total = sum(sizes.values())
+    if not total:
+        return []
     seen: set[str] = set()
     found = []
     live = {INPUT}

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keepsight.errors import BudgetError
+from keepsight.runtime.session import open_session
+from keepsight.training import recipes
+from keepsight.training.budget import Budget
+from keepsight.training.finetune.recipe import finetune, held_out
+from keepsight.training.recipes import Trained
+from tests.training.finetune import small
+
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("torch_installed")]
+
+
+@pytest.fixture(autouse=True)
+def one_core() -> Iterator[None]:
+    """A network this small is trained fastest by one thread."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+class Killed(Exception):
+    """The process is gone."""
+
+
+def right(trained: Trained, numbers: range) -> float:
+    images = np.stack([small.backbone().preprocessing.from_bytes(small.picture(each))[0] for each in numbers])
+    session: Any = open_session(trained.model)
+    logits = session.run(["logits"], {"image": images})[0]
+    return float((logits.argmax(axis=1) == np.array(numbers) % 2).mean())
+
+
+def test_it_learns_what_its_pictures_show(tmp_path: Path) -> None:
+    material = small.material(tmp_path)
+
+    trained = recipes.get("classification", "finetune")(material)
+
+    assert right(trained, range(1000, 1040)) > 0.9
+    assert trained.figures["pictures"] == trained.judged.sum() > 0
+    assert not trained.frozen
+    session: Any = open_session(trained.model)
+    served = session.run(["features"], {"image": small.inputs(40)})[0]
+    assert np.abs(served - trained.features).max() < 0.02  # the activations are kept in float16
+    assert np.allclose(trained.probabilities.sum(axis=1), 1)
+
+
+def test_a_replay_needs_no_clock_and_agrees(tmp_path: Path) -> None:
+    first = finetune(small.material(tmp_path / "first", count=24, budget=Budget(60.0)))
+    again = finetune(small.material(tmp_path / "again", count=24, plan=first.plan, budget=Budget(0.0)))
+
+    assert again.plan == first.plan
+    assert np.abs(again.probabilities - first.probabilities).max() < 0.1
+    assert abs(right(again, range(1000, 1040)) - right(first, range(1000, 1040))) <= 0.05
+
+
+@pytest.mark.parametrize(("moment", "least"), [("looking", 16), ("training", 10), ("training with all", 2)])
+def test_a_killed_attempt_is_taken_up_again(
+    tmp_path: Path, moment: str, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keepsight.training.finetune.fit.CHECKPOINT_EVERY_S", 0.0)
+    plan: list[dict[str, Any]] = []
+    seen: list[int] = []
+
+    def kill(values: Any) -> None:
+        if values["text"].startswith(moment) and values.get("done", 0) >= least:
+            raise Killed
+
+    with pytest.raises(Killed):
+        finetune(small.material(tmp_path, count=24, progress=kill))
+
+    def watch(values: Any) -> None:
+        plan.append(dict(values))
+        if values["text"] == "training":
+            seen.append(values["done"])
+
+    trained = finetune(small.material(tmp_path, count=24, progress=watch))
+
+    assert "measuring this machine" not in [values["text"] for values in plan]
+    assert (seen[:1] or [10])[0] >= (9 if moment == "training" else 0)
+    assert moment != "training with all" or seen == []
+    assert right(trained, range(1000, 1040)) > 0.9
+
+
+def test_too_little_time_is_told_before_it_is_spent(tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="left for fine-tuning"):
+        finetune(small.material(tmp_path, budget=Budget(3.0)))
+
+
+def test_a_budget_is_kept(tmp_path: Path) -> None:
+    budget = Budget(20.0)
+
+    finetune(small.material(tmp_path, count=24, budget=budget))
+
+    assert budget.left_s > 0
+
+
+def test_a_picture_that_is_gone_is_not_judged(tmp_path: Path) -> None:
+    material = small.material(tmp_path, count=24, read=lambda place: None if place < 4 else small.picture(place))
+
+    trained = finetune(material)
+
+    assert not trained.judged[:4].any()
+    assert (trained.features[:4] == 0).all()
+
+
+def test_the_given_val_split_judges_where_it_shows_every_class(tmp_path: Path) -> None:
+    material = small.material(tmp_path)
+    some, one_class = np.arange(40) < 6, np.arange(40) == 6
+
+    assert np.array_equal(held_out(replace(material, validation=some))[0], some)
+    assert held_out(replace(material, validation=one_class))[1] == "groups"
+
+
+def test_pictures_of_one_group_are_all_held_out_or_none(tmp_path: Path) -> None:
+    groups = np.arange(40) // 4
+    held, _ = held_out(replace(small.material(tmp_path), groups=groups))
+
+    assert 0 < held.sum() < 20
+    assert all(len(set(held[groups == group])) == 1 for group in groups)
+    assert math.isinf(small.material(tmp_path).budget.total_s)
