@@ -283,7 +283,7 @@ def _transformer(model: Any) -> tuple[Stages, nn.Module] | None:
 def _part(model: Any, children: Iterable[str], *, forward: Callable[[Any, Any], Any], parameters: bool) -> nn.Module:
     """A module with some children of ``model`` (the same ones, not copies), its settings and another ``forward``."""
     kind = type(model)
-    part = object.__new__(type(f"{kind.__name__}Part", (kind,), {"forward": forward}))
+    part: Any = object.__new__(type(f"{kind.__name__}Part", (kind,), {"forward": forward}))
     part.__dict__.update(model.__dict__)
     kept = set(children)
     part.__dict__["_modules"] = {name: child for name, child in model._modules.items() if name in kept}
