@@ -7,14 +7,16 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy as sa
 from PIL import Image
 
 from keepsight.data import erase, samples
 from keepsight.delivery import deployments
 from keepsight.loop import decisions, runs
-from keepsight.store import tokens
+from keepsight.store import schema, tokens
 from keepsight.store.workspace import Workspace
 from keepsight.training import models
+from keepsight.training.assessment import store
 
 
 def classes_of(text: str) -> list[str]:
@@ -122,6 +124,23 @@ def test_checks_show_what_they_rest_on(browser: Any, shop: Any, ws: Workspace) -
     assert "(only told; it does not decide)" in checks
     assert "<dt>pictures needed</dt><dd" in checks
     assert re.search(r"<th scope=\"col\">kept</th>.*<td>0.93</td>", checks, re.DOTALL), "lists of figures are tables"
+
+
+def test_what_could_not_be_measured_does_not_break_the_page(browser: Any, shop: Any, ws: Workspace, world: Any) -> None:
+    nothing = {"latency_ms": None, "robustness": [], "slices": [], "mistakes": [], "explained_by": None}
+    unknown = {"ece": None, "bins": []}
+    calibration = {"temperature": 1.0, "before": unknown, "after": unknown}
+    data = {**world.evaluation_of(ws, "shop", shop.labels), **nothing, "calibration": calibration}
+    store.save(ws, "shop", 2, data)
+    row = runs.get(ws, shop.run_id)
+    assert row.gate is not None
+    gate = {name: value for name, value in row.gate.items() if name != "sides"}
+    with ws.database.write() as connection:
+        connection.execute(sa.update(schema.run).where(schema.run.c.id == shop.run_id).values(gate=gate))
+    text = browser.get("/shop/models/2").text
+    assert text.count("Not measured.") == 2
+    assert "It got no test picture wrong." in text
+    assert "The two were not compared on the same pictures." in text
 
 
 def test_only_what_is_newer_than_the_live_model_waits(browser: Any, shop: Any, ws: Workspace, world: Any) -> None:

@@ -144,6 +144,6 @@ def _side(ws: Workspace, model: models.Model, gate: Mapping[str, Any], role: str
         "dataset_version": model.dataset_version,
         "variant": sides.get("variant" if role == "challenger" else "champion_variant") or deployments.FLOAT,
         "accuracy": {name: row[role] for name, row in sides.get("parts", {}).items()},
-        "latency_ms": evaluated.get("latency_ms", {}).get("p50") if latency is None else latency,
+        "latency_ms": (evaluated.get("latency_ms") or {}).get("p50") if latency is None else latency,
         "size_mb": None if size is None else size / 1e6,
     }
