@@ -127,8 +127,8 @@ def test_checks_show_what_they_rest_on(browser: Any, shop: Any, ws: Workspace) -
 
 
 def test_what_could_not_be_measured_does_not_break_the_page(browser: Any, shop: Any, ws: Workspace, world: Any) -> None:
-    nothing = {"latency_ms": None, "robustness": [], "slices": [], "mistakes": [], "explained_by": None}
-    unknown = {"ece": None, "bins": []}
+    nothing: dict[str, Any] = {"latency_ms": None, "robustness": [], "slices": [], "mistakes": [], "explained_by": None}
+    unknown: dict[str, Any] = {"ece": None, "bins": []}
     calibration = {"temperature": 1.0, "before": unknown, "after": unknown}
     data = {**world.evaluation_of(ws, "shop", shop.labels), **nothing, "calibration": calibration}
     store.save(ws, "shop", 2, data)
