@@ -69,7 +69,7 @@ def _check(check: Mapping[str, Any]) -> _Case:
 
 
 def _render(project: str, suites: list[tuple[str, list[_Case]]], *, began: float) -> str:
-    root = ElementTree.Element("testsuites", name=f"keepsight {_clean(project)}")
+    root = ElementTree.Element("testsuites")
     for number, (name, cases) in enumerate(suites):
         counts = {kind: sum(case.kind == kind for case in cases) for kind in ("failure", "error", "skipped")}
         suite = ElementTree.SubElement(
