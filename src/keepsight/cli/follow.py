@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,6 +41,7 @@ STEP_TEXTS = {
     "evaluate": "evaluating",
     "gate": "passing the gate",
     "deploy": "releasing",
+    "robustness": "spoiling pictures, to see what it bears",
 }
 
 
@@ -62,6 +64,13 @@ def train(
     promote: Annotated[bool, typer.Option(help="Release the model if it passes the gate.")] = True,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "trained by hand",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
+    where: Annotated[
+        Path | None,
+        typer.Option(help="Train on a rented machine, which this YAML file describes.", show_default=False),
+    ] = None,
+    start: Annotated[
+        bool, typer.Option("--start", help="With --where: rent it now; else only write the task.")
+    ] = False,
     workspace: WorkspaceOption = None,
     json: Json = False,
 ) -> int:
@@ -84,7 +93,74 @@ def train(
             expected = estimate.of_run(ws, project, params).as_dict()
             show(expected, as_json=json, text=lambda: told_estimate(expected))
             return 0
+        if where is not None:
+            words = [*(() if recipe is None else ("--recipe", recipe))]
+            words += [*(() if budget is None else ("--budget", budget))]
+            words += [*(() if max_cost is None else ("--max-cost", str(max_cost)))]
+            words += [] if promote else ["--no-promote"]
+            return _rent(
+                ws, project, where, words, version=params.get("version"), reason=reason, start=start, as_json=json
+            )
         return _request(ws, project, reason=reason, params=params, follow=True, as_json=json)
+
+
+def _rent(
+    ws: Workspace,
+    project: str,
+    where: Path,
+    words: list[str],
+    *,
+    version: int | None,
+    reason: str,
+    start: bool,
+    as_json: bool,
+) -> int:
+    """Brings the data into the bucket, writes the task and, where asked to, starts it."""
+    import shlex
+    import shutil
+    import subprocess
+
+    from keepsight.delivery.where import wish
+    from keepsight.errors import ConflictError
+    from keepsight.loop import rented
+
+    wanted = wish.load(where)
+    with progress_bar(quiet=as_json) as bar:
+        task = rented.prepare(
+            ws,
+            project,
+            wanted,
+            options=words,
+            version=version,
+            reason=reason,
+            actor=actor(),
+            progress=lambda text, done, total: bar({"text": text, "done": done, "total": total}),
+        )
+    typed = shlex.join(task.command)
+    if start:
+        if shutil.which(task.command[0]) is None:
+            raise ConflictError(
+                f"{task.command[0]} is not installed here.",
+                expected="the tool that rents the machine.",
+                do=f"Where it is installed, type: {typed}",
+            )
+        # Its output goes to stderr: stdout holds the result alone.
+        code = subprocess.run(task.command, check=False, stdout=2).returncode  # noqa: S603 -- our own words
+        if code != 0:
+            raise ConflictError(
+                f"{task.command[0]} ended with code {code}.",
+                expected="a task that is taken on.",
+                do=f"Read what it said, then type: {typed}",
+            )
+    lines = [
+        f"{task.pictures} pictures lie at {task.source} ({task.uploaded} uploaded, {task.removed} objects removed).",
+        f"Wrote {task.path}.",
+        "It was started." if start else f"Start it: {typed}",
+        f"The new model will be in {task.registry}; take it over with registry.url: {task.registry} and",
+        f"  keepsight models fetch {project}",
+    ]
+    show({**task.as_dict(), "started": start}, as_json=as_json, text=lambda: "\n".join(lines))
+    return 0
 
 
 def told_estimate(expected: Mapping[str, Any]) -> str:

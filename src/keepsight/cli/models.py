@@ -257,6 +257,17 @@ def mirror_models(workspace: WorkspaceOption = None, json: Json = False) -> None
     show(written, as_json=json, text=lambda: f"Wrote {runs} and {models} more to MLflow at {written['url']}.")
 
 
+@app.command("fetch")
+def fetch(project: Project, workspace: WorkspaceOption = None, json: Json = False) -> None:
+    """Make the live model of the registry (registry.url) the live one here, such as one trained on a rented machine."""
+    from keepsight.loop import rented
+
+    with opened(workspace) as ws:
+        number = rented.fetch(ws, ws.check_project(project), actor=actor())
+    told = "The registry has no live model yet." if number is None else f"Model {number} of {project} is live here."
+    show({"project": project, "number": number}, as_json=json, text=lambda: told)
+
+
 @app.command("reproduce")
 def reproduce(
     project: Annotated[str, typer.Argument(help="Project, or PROJECT@NUMBER.", show_default=False)],

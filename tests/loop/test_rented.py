@@ -1,0 +1,134 @@
+"""A run for a rented machine: the bucket holds what it needs and nothing else, and an empty machine can start from it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from keepsight.config import load
+from keepsight.data import importers, samples, versions
+from keepsight.delivery.registry import open_registry
+from keepsight.delivery.registry.stores import open_store
+from keepsight.delivery.where import wish
+from keepsight.errors import ConflictError, DataError
+from keepsight.loop import rented
+from keepsight.loop.ci import standalone
+from keepsight.store.workspace import Workspace
+from keepsight.training import models
+from tests import tiny
+
+WISH = wish.parse(
+    {"kind": "skypilot", "bucket": "s3://pictures", "eur_per_hour": 0.5, "env": ["AWS_KEY"]}, Path("cloud.yaml")
+)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in the place of s3://pictures."""
+
+    def opened(url: str, *, root: Path, setting: str, create: bool = True) -> Any:
+        return open_store(url.replace("s3://pictures", str(tmp_path / "bucket")), root=root, setting=setting)
+
+    monkeypatch.setattr("keepsight.delivery.registry.stores.open_store", opened)
+    monkeypatch.setattr("keepsight.loop.rented.open_store", opened)
+    monkeypatch.setattr("keepsight.loop.ci.source.open_store", opened)
+    return tmp_path / "bucket"
+
+
+def bring_in(ws: Workspace, folder: Path, *, seeds: range) -> None:
+    for seed in seeds:
+        place = folder / ("light" if seed % 2 else "dark")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{seed}.png").write_bytes(tiny.picture(seed))
+    importers.import_path(ws, "shop", folder, author="ana")
+
+
+def prepare(ws: Workspace) -> rented.Task:
+    return rented.prepare(
+        ws, "shop", WISH, options=["--budget", "20m"], version=None, reason="new pictures", actor="ana"
+    )
+
+
+def test_an_empty_machine_finds_pictures_splits_and_live_model(bucket: Path, tmp_path: Path) -> None:
+    with tiny.workspace_with(tmp_path / "home", "gate.margin: 0.05") as ws:
+        bring_in(ws, tmp_path / "photos", seeds=range(20))
+        live = tiny.release(ws)
+        task = prepare(ws)
+        assert (task.pictures, task.uploaded, task.removed) == (20, 20, 0)
+        before = {sample.picture_id: sample.split for sample in samples.current(ws, "shop")}
+        digest = models.get(ws, "shop", live.model_number).bundle_digest
+        again = prepare(ws)
+        assert (again.uploaded, again.removed) == (0, 0)
+        splits = sorted(before.values())
+    written = yaml.safe_load(Path(task.path).read_text())
+    assert task.command[-1] == task.path
+    assert "keepsight ci shop --reason 'new pictures' --budget 20m" in written["run"]
+    settings = yaml.safe_load(written["run"].split("'END_OF_SETTINGS'\n")[1].split("END_OF_SETTINGS")[0])
+    assert settings["machine.eur_per_hour"] == 0.5
+
+    away = tmp_path / "away"
+    away.mkdir()
+    (away / "keepsight.yaml").write_text(yaml.safe_dump(settings))
+    assert load(away, environment={}).project("shop")["gate.margin"] == 0.05
+    ws = Workspace.open(away, environment={})
+    try:
+        prepared = standalone.prepare(ws, "shop", actor="ci")
+        versions.commit(ws, "shop", message="there", author="ci")
+        assert prepared.expected == digest
+        assert sorted(sample.split for sample in samples.current(ws, "shop")) == splits
+    finally:
+        ws.close()
+
+
+def test_what_is_gone_here_goes_there_and_recent_pictures_stay_back(bucket: Path, tmp_path: Path) -> None:
+    with tiny.workspace_with(tmp_path / "home") as ws:
+        bring_in(ws, tmp_path / "photos", seeds=range(12))
+        prepare(ws)
+        found = samples.current(ws, "shop")
+        with ws.database.write() as connection:
+            samples.remove(connection, ws, "shop", found[0].sample_id)
+            samples.move(connection, ws, "shop", found[1].sample_id, "recent", actor="ana")
+        task = prepare(ws)
+        assert (task.pictures, task.uploaded, task.removed) == (10, 0, 2)
+    with (bucket / "shop" / "data" / "pictures.csv").open(newline="") as file:
+        listed = {row["path"] for row in csv.DictReader(file)}
+    there = {f"pictures/{path.name}" for path in (bucket / "shop" / "data" / "pictures").iterdir()}
+    assert listed == there
+    assert not any(sample.picture_id in name for name in there for sample in found[:2])
+
+
+def test_the_model_made_there_comes_back(bucket: Path, tmp_path: Path) -> None:
+    with tiny.workspace_with(tmp_path / "home", "registry.url: 's3://pictures/models'") as ws:
+        bring_in(ws, tmp_path / "photos", seeds=range(12))
+        assert rented.fetch(ws, "shop", actor="ana") is None
+        live = tiny.release(ws)
+        prepare(ws)
+        there = open_registry("s3://pictures/models", root=tmp_path)
+        made = tiny.bundle(5)
+        old = models.get(ws, "shop", live.model_number).bundle_digest
+        there.push("shop", standalone.Release(made, "deploy", old, "", {}), actor="ci", reason="better")
+        with pytest.raises(ConflictError, match="another one"):
+            prepare(ws)
+        number = rented.fetch(ws, "shop", actor="ana")
+        assert number is not None
+        assert models.get(ws, "shop", number).bundle_digest == made.digest
+        champion = models.champion(ws, "shop")
+        assert champion is not None
+        assert champion.number == number
+
+
+def test_what_cannot_travel_is_told(bucket: Path, tmp_path: Path) -> None:
+    with tiny.workspace_with(tmp_path / "empty") as ws:
+        with pytest.raises(DataError, match="no pictures"):
+            prepare(ws)
+        with pytest.raises(ConflictError, match="no registry"):
+            rented.fetch(ws, "shop", actor="ana")
+    with (
+        tiny.workspace_with(tmp_path / "file", "train.backbone: mine.onnx") as ws,
+        pytest.raises(ConflictError, match="file of this machine"),
+    ):
+        prepare(ws)
