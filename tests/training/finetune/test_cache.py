@@ -54,7 +54,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     first = made(tmp_path, small.picture)
     read: list[int] = []
 
-    again = made(tmp_path, lambda place: read.append(place))
+    again = made(tmp_path, read.append)
 
     assert read == []
     assert np.array_equal(again.views, first.views)
