@@ -208,7 +208,7 @@ def _on_server(
     wait: bool,
     deadline: float,
     quiet: bool,
-) -> tuple[RunRow, None]:
+) -> tuple[RunRow, dict[str, Any] | None]:
     from keepsight.loop.ci import remote
 
     tell: Callable[[str], None] = (lambda _: None) if quiet else say
