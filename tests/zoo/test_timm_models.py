@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from keepsight.data import vectors
 from keepsight.errors import BadInputError, NotFoundError, WeightsError
@@ -87,9 +86,9 @@ def test_graph_and_stages_give_what_timm_gives(name: str, stages: list[str] | No
     weights = made(name)
     expected, image = features_of(name, weights)
     backbone = load_backbone(name, cache=tmp_path, weights=weights)
-    close = {"atol": 1e-4 * max(1.0, float(np.abs(expected).max())), "rtol": 0.0}
+    close = 1e-4 * max(1.0, float(np.abs(expected).max()))
     found = run(open_session(backbone.onnx, threads=1), image, outputs=["features"])["features"]
-    np.testing.assert_allclose(found, expected, **close)
+    np.testing.assert_allclose(found, expected, atol=close, rtol=0)
     assert backbone.features_dim == expected.shape[1]
     network = torch_networks.load(name, cache=tmp_path, weights=backbone.weights)
     assert [stage for stage, _ in network.stages] == stages
@@ -97,7 +96,7 @@ def test_graph_and_stages_give_what_timm_gives(name: str, stages: list[str] | No
     with torch.no_grad():
         for _, stage in network.stages:
             x = stage(x)
-        np.testing.assert_allclose(network.pool(x).numpy(), expected, **close)
+        np.testing.assert_allclose(network.pool(x).numpy(), expected, atol=close, rtol=0)
     # Every weight can be trained, and stands in one stage only.
     own = [id(item) for module in [*dict(network.stages).values(), network.pool] for item in module.parameters()]
     assert len(own) == len(set(own)) > 10
