@@ -33,6 +33,10 @@ class Executor(Protocol):
     def text(self) -> str:
         """The place in words, such as "this machine, 2 threads"."""
 
+    @property
+    def parallel(self) -> int:
+        """How many threads or CPUs work there."""
+
     def map(
         self,
         work: Work[Result],

@@ -42,6 +42,9 @@ _ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 
+# Makes Ray listen on loopback alone; every other machine's cluster needs the network.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 # Ray has one connection a process; executors share it.
 _lock = threading.Lock()
 _users = 0
@@ -83,6 +86,11 @@ class RayExecutor:
         """The place in words."""
         where = "on this machine" if self._address == "local" else self._address
         return f"Ray {where}, {self._cpus} {'CPU' if self._cpus == 1 else 'CPUs'}"
+
+    @property
+    def parallel(self) -> int:
+        """How many CPUs the cluster has."""
+        return self._cpus
 
     def map(
         self,
@@ -293,7 +301,7 @@ def _connect(address: str, *, threads: int) -> None:
                 do="Wait until that work is done, or give all workspaces the same ray.address.",
             )
         if not _users:
-            os.environ.update(_ENVIRONMENT)
+            os.environ.update(_ENVIRONMENT | (_LOOPBACK if address == "local" else {}))
             ray = _ray()
             # Whoever started Ray in this process also ends it.
             _ours = not ray.is_initialized()
@@ -321,6 +329,8 @@ def _start(ray: Any, address: str, *, threads: int) -> None:
     try:
         with _own_signals():
             ray.init(address=address, **options)
+        # log_to_driver leaves out what Ray's own processes say, and that would go to stdout among the results.
+        ray._private.worker._worker_logs_enabled = False
     except ImportError as error:
         raise MissingExtraError(
             f"Ray cannot reach {address} ({_short(error)}).",

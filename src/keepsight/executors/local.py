@@ -31,6 +31,11 @@ class LocalExecutor:
         """The place in words."""
         return f"this machine, {self._threads} {'thread' if self._threads == 1 else 'threads'}"
 
+    @property
+    def parallel(self) -> int:
+        """How many threads work."""
+        return self._threads
+
     def map(
         self,
         work: Work[Result],
