@@ -35,6 +35,8 @@ _PATIENCE = 4
 # Before this share of a phase the learning rate is high, and a loss that does not fall yet says nothing.
 _SETTLED = 0.5
 _EVALUATION_BATCH = 128
+# Pictures of a batch that are worked on at once, at least, where memory is short.
+_LEAST_PIECE = 4
 
 
 # Step, accuracy, loss.
@@ -163,6 +165,7 @@ class Trainer:
             betas=(0.9, 0.99),
             foreach=True,
         )
+        self.piece = plan.batch
         self.all = [*tail.parameters.values(), *head]
         self.average = [value.detach().clone() for value in self.all]
 
@@ -179,6 +182,7 @@ class Trainer:
         resumed: Mapping[str, Any] | None = None,
         on_evaluation: Callable[[int, float, float], bool] | None = None,
         stop_at: int | None = None,
+        looks: int = _EVALUATIONS,
     ) -> FitResult:
         """One phase: ``steps`` steps on the pictures ``rows``, fewer where ``seconds`` are over before.
 
@@ -194,6 +198,7 @@ class Trainer:
             on_evaluation: Sees step, accuracy and loss of each evaluation; True stops the phase, as a search that
                 prunes wants.
             stop_at: For a replay: the weights after this step are kept, whatever the held-out pictures say.
+            looks: How often the held-out pictures are asked during the phase.
         """
         import torch
 
@@ -217,7 +222,7 @@ class Trainer:
         horizon = max(5.0, self.plan.averaging * steps)
         share = 0.0
         since = 0
-        next_look = max(1, len(curve)) / _EVALUATIONS
+        next_look = max(1, len(curve)) / looks
         while step < (steps if stop_at is None else min(steps, stop_at)):
             share = max(step / steps, (self.clock() - began) / seconds)
             if share >= 1:
@@ -230,7 +235,7 @@ class Trainer:
             if progress:
                 progress(share)
             if share >= next_look and len(held) and stop_at is None:
-                next_look += 1 / _EVALUATIONS
+                next_look += 1 / looks
                 seen = self._look(held, step, curve)
                 if best is None or seen[0] < best[0]:
                     best, since = seen, 0
@@ -297,11 +302,8 @@ class Trainer:
             partner = torch.from_numpy(rng.permutation(len(rows))).to(self.tail.device)
             maps = maps * kept + maps[partner] * (1 - kept)
             wanted = wanted * kept + wanted[partner] * (1 - kept)
-        logits = self.classifier(self.tail(maps), dropout=plan.dropout)
-        loss = functional.cross_entropy(logits, wanted, label_smoothing=plan.smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if not math.isfinite(loss.item()):
+        loss = self._gradients(maps, wanted)
+        if not math.isfinite(loss):
             raise TrainingError(
                 "The loss is no longer a finite number.",
                 expected="a loss that falls.",
@@ -309,6 +311,33 @@ class Trainer:
             )
         torch.nn.utils.clip_grad_norm_(self.all, 2.0, foreach=True)
         self.optimizer.step()
+
+    def _gradients(self, maps: Any, wanted: Any) -> float:
+        """The loss of a batch; its gradients add up over pieces that the memory has room for."""
+        import torch
+        from torch.nn import functional
+
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            total = 0.0
+            try:
+                for start in range(0, len(maps), self.piece):
+                    part, target = maps[start : start + self.piece], wanted[start : start + self.piece]
+                    logits = self.classifier(self.tail(part), dropout=self.plan.dropout)
+                    loss = functional.cross_entropy(logits, target, label_smoothing=self.plan.smoothing)
+                    loss = loss * (len(part) / len(maps))
+                    loss.backward()
+                    total += loss.item()
+            except torch.OutOfMemoryError as error:
+                self.piece //= 2
+                if self.piece < _LEAST_PIECE:
+                    raise TrainingError(
+                        f"The memory of the device has no room for {2 * self.piece} pictures at once.",
+                        expected=f"room for at least {_LEAST_PIECE}.",
+                        do="Free the device for this run, or choose a smaller train.backbone.",
+                    ) from error
+            else:
+                return total
 
     def _maps(self, rows: NDArray[np.int64], rng: np.random.Generator, *, windowed: bool) -> NDArray[np.float16]:
         """A random window of a random view of each picture, some mirrored; float16 (n, side, side, channels)."""

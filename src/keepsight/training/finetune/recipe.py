@@ -28,7 +28,9 @@ from keepsight.training.finetune import deciding, export, suitability
 from keepsight.training.finetune.cache import Cache, build, views_that_fit
 from keepsight.training.finetune.fit import SECOND_RATE, Classifier, FitResult, Trainer, checkpoint
 from keepsight.training.finetune.network import Cut, Tail, cuts, features_only, free_size, trunk
+from keepsight.training.finetune.search import search
 from keepsight.training.finetune.settings import Plan
+from keepsight.training.finetune.trials import Bench
 from keepsight.training.finetune.views import Views
 from keepsight.training.head import softmax
 from keepsight.training.recipes import Material, Trained
@@ -40,7 +42,6 @@ FIRST_PHASE, SECOND_PHASE = "first", "second"
 # Random views are this much larger than the plain one, so that windows of their maps differ.
 _VIEW_SURPLUS = 8 / 7
 _FOLDS, _FEW_FOLDS, _FEW = 8, 4, 160
-_LEAST_BATCH = 4
 _CHECKED = 4
 _TIMED = 4
 
@@ -133,6 +134,7 @@ class _Run:
         self.held &= cache.there
         first = _Phase(np.flatnonzero(cache.there & ~self.held), np.flatnonzero(self.held))
         both = _Phase(np.flatnonzero(cache.there), np.zeros(0, np.int64))
+        plan, trials = self._searched(plan, cut, cache, first)
         trainer, found, last = self._fit(plan, cut, cache, first, both)
         model = export.export(self.model, trainer.tail.state(), trainer.classifier.linear())
         self._check(model, cache, trainer)
@@ -141,7 +143,8 @@ class _Run:
         table = np.zeros((len(material.labels), features.shape[1]), np.float32)
         table[cache.there] = features
         resolved = replace(plan, steps=found.steps, stopped_at=found.kept_at, more_steps=last.kept_at)
-        return self._made(model, table, first, found, plan=resolved)
+        made = self._made(model, table, first, found, plan=resolved)
+        return made if trials is None else replace(made, figures={**made.figures, "search": trials})
 
     def _made(
         self, model: bytes, features: NDArray[np.float32], first: _Phase, found: FitResult, plan: Plan
@@ -332,6 +335,35 @@ class _Run:
         return cache, plan
 
     # Training
+
+    def _searched(self, plan: Plan, cut: Cut, cache: Cache, first: _Phase) -> tuple[Plan, list[dict[str, Any]] | None]:
+        """The plan with the settings that a search found, and its trials; None where there is none."""
+        material = self.material
+        wanted = material.settings["train.search_trials"]
+        if material.plan is not None or not wanted:
+            return plan, None
+        found = search(
+            Bench(
+                model=self.model,
+                cut=cut,
+                cache=cache,
+                labels=material.labels,
+                features=material.features,
+                rows=first.rows,
+                held=first.held,
+                classes=len(material.names),
+                plan=plan,
+                seed=material.seed,
+            ),
+            trials=wanted,
+            folder=self.folder,
+            left_s=self._left_s if self.timed else lambda: math.inf,
+            progress=lambda done, total: self._tell("searching settings", done, total),
+            place=material.executor,
+            clock=material.budget.clock,
+        )
+        self._tell(str((found.plan.search or {}).get("text", "")))
+        return found.plan, found.trials
 
     def _fit(
         self, plan: Plan, cut: Cut, cache: Cache, first: _Phase, both: _Phase
