@@ -22,6 +22,7 @@ SETTINGS = """projects:
   shop:
     task: classification
     train: {recipe: head}
+    evaluation: {robustness_pictures: 20}
     gate: {margin: 0.1}
     review: {audit_share: 0.2}
     retrain: {cooldown_minutes: 0, min_new_labels: 30, new_labels: 0}

@@ -75,6 +75,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspac
     step("keepsight.loop.work:train", payload)
     runs.update(ws, run_id, model_number=1)
     step("keepsight.loop.assessment:evaluate", payload)
+    quick = store.load(ws, "shop", 1)
+    assert quick is not None and quick["robustness"] == [], "the release does not wait for it"
+    assert step("keepsight.loop.assessment:disturb", payload) == {"pictures": 60}
     yield ws, payload
     ws.close()
 
@@ -138,6 +141,20 @@ def test_the_robustness_card_names_every_corruption(found: dict[str, Any]) -> No
     assert next(row for row in found["robustness"] if row["name"] == "blurred")["kept"] == 1
 
 
+def test_where_the_gate_asks_the_card_is_there_before_it(
+    trained: tuple[Workspace, dict[str, Any]], found: dict[str, Any]
+) -> None:
+    ws, payload = trained
+    settings = ws.settings("shop").as_dict() | {"gate.min_robustness": 0.5, "evaluation.robustness_pictures": 60}
+    before = runs.get(ws, payload["run_id"]).record
+    runs.add_record(ws, payload["run_id"], {"settings": settings})
+    step("keepsight.loop.assessment:evaluate", payload)
+    again = store.load(ws, "shop", 1)
+    assert again is not None and again["robustness"] == found["robustness"]
+    assert step("keepsight.loop.assessment:disturb", payload) == {}, "nothing is left to do"
+    runs.update(ws, payload["run_id"], record=before)
+
+
 def test_calibration_and_the_way_to_explain(found: dict[str, Any], ws: Workspace) -> None:
     bundle = models.load_bundle(ws, models.get(ws, "shop", 1))
     assert found["calibration"]["temperature"] == bundle.info.temperature
@@ -175,7 +192,9 @@ def test_a_slow_machine_looks_at_fewer_pictures(ws: Workspace, monkeypatch: pyte
     monkeypatch.setattr("keepsight.training.assessment.robustness.LEAST_PICTURES", 10)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     ticks = iter(range(1000))
-    card = robustness_card(ws, bundle, test, seed=0, progress=lambda _: None, most_s=3, clock=lambda: next(ticks) * 2)
+    card = robustness_card(
+        ws, bundle, test, seed=0, pictures=300, progress=lambda _: None, most_s=3, clock=lambda: next(ticks) * 2
+    )
     assert {row["n"] for row in card} == {24}
     # Half of the time is up after the least: the same pictures as before, chosen by the seed.
     assert card[0]["accuracy"]["n"] == 24

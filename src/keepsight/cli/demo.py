@@ -30,6 +30,8 @@ projects:
     task: classification
     train:
       recipe: head
+    evaluation:
+      robustness_pictures: 60
     review:
       audit_share: 0.1
       audit_share_alarm: 0.35

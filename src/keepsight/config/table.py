@@ -190,6 +190,14 @@ TABLE: tuple[Setting, ...] = (
         kinds.flag,
     ),
     Setting(
+        "evaluation.robustness_pictures",
+        "project",
+        300,
+        "pictures",
+        "Test pictures that are spoiled on purpose to see what a model bears; 0: none.",
+        kinds.integer(0, 100000),
+    ),
+    Setting(
         "gate.margin",
         "project",
         0.02,

@@ -9,11 +9,12 @@ from keepsight.config import ProjectSettings, Value
 from keepsight.data import vectors, versions
 from keepsight.loop import runs
 from keepsight.loop.faults import fault_point
-from keepsight.loop.work import Job, Progress
+from keepsight.loop.work import Job, Progress, known_pictures
 from keepsight.store.workspace import Workspace
 from keepsight.training import material, models
 from keepsight.training.assessment import store
 from keepsight.training.assessment.assess import assess
+from keepsight.training.assessment.robustness import robustness_card
 from keepsight.training.models import Model
 from keepsight.training.reports.content import Content
 
@@ -32,12 +33,39 @@ def evaluate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         backbone=job.backbone,
         seed=job.settings["train.seed"],
         metrics=model.metrics,
+        robustness_pictures=0 if job.settings["gate.min_robustness"] is None else _pictures(job.settings),
         progress=progress,
     )
     fault_point("evaluate:found")
     job.check_lease()
     store.save(job.ws, model.project, model.number, found)
     return {"pictures": found["pictures"], "mistakes": len(found["mistakes"]), "slices": len(found["slices"])}
+
+
+def disturb(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """Adds the robustness card to the challenger's evaluation, where the gate did not need it before."""
+    job = Job.open(payload)
+    if job.run.model_number is None:
+        raise RuntimeError("the run has no model")  # the steps before gave it one
+    found = store.load(job.ws, job.run.project, job.run.model_number)
+    if found is None or found["robustness"]:
+        return {}
+    bundle = models.load_bundle(job.ws, models.get(job.ws, job.run.project, job.run.model_number))
+    card = robustness_card(
+        job.ws,
+        bundle,
+        known_pictures(job.parts(progress)["test"], bundle.info.labels),
+        seed=job.settings["train.seed"],
+        pictures=_pictures(job.settings),
+        progress=progress,
+    )
+    job.check_lease()
+    store.save(job.ws, job.run.project, job.run.model_number, {**found, "robustness": card})
+    return {"pictures": card[0]["n"] if card else 0}
+
+
+def _pictures(settings: ProjectSettings) -> int:
+    return int(settings["evaluation.robustness_pictures"])
 
 
 def evaluate_again(ws: Workspace, project: str, number: int | None, progress: Progress) -> dict[str, Any]:
@@ -60,6 +88,7 @@ def evaluate_again(ws: Workspace, project: str, number: int | None, progress: Pr
         backbone=backbone,
         seed=settings["train.seed"],
         metrics=model.metrics,
+        robustness_pictures=_pictures(settings),
         progress=progress,
     )
     store.save(ws, project, model.number, found)

@@ -1,5 +1,7 @@
 """The retrain pipeline: commit the labels, bring the features up to date, train, evaluate, gate, deploy.
 
+The longest part of the evaluation, how the model bears spoiled pictures, comes after the release, unless the gate asks.
+
 Each step reads what it needs from the run's row and the store, and leaves its effect under a key of the run: a version
 number in the row, a model with the run's id, a deployment with the run's id, an alert named by the run. So a step that
 runs a second time after a crash finds its work done.
@@ -54,6 +56,7 @@ class Pipeline:
             Step("evaluate", self._step("evaluate", self.evaluate), retries=RETRIES, retry_on=FENCED),
             Step("gate", self._step("gate", self.gate), retries=RETRIES, retry_on=PASSING),
             Step("deploy", self._step("deploy", self.deploy), retries=RETRIES),
+            Step("robustness", self._step("robustness", self.robustness), retries=RETRIES, retry_on=FENCED),
         ]
 
     def _step(
@@ -143,6 +146,10 @@ class Pipeline:
         alerts.close_kinds(self.ws, row.project, ("drift", "accuracy", "gate"), actor=row.actor)
         deployments.wait_live(self.ws, row.project, made.id, timeout_s=LIVE_TIMEOUT_S, stop=run.cancelled)
         return self._end(run, row, outcome="deployed")
+
+    def robustness(self, run: Run, row: runs.RunRow) -> dict[str, Any]:
+        """Finds out what the model bears; after the release, which need not wait for it unless the gate asks."""
+        return self._child("keepsight.loop.assessment:disturb", run, row)
 
     def _tell(self, run: Run, row: runs.RunRow, decision: str) -> None:
         ask = decision == "ask"

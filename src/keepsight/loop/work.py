@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import keepsight
-from keepsight import tasks
+from keepsight import executors, tasks
 from keepsight.config import TABLE, ProjectSettings, Value
 from keepsight.data import vectors, versions
 from keepsight.loop import runs, scratch, spending
@@ -160,6 +161,7 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
             folder=scratch.folder(job.ws, job.run.id),
             plan=plan,
             progress=progress,
+            executor=partial(executors.of, job.ws.config) if job.ws.config["executor"] != "local" else None,
         )
     )
     held_out = trained.probabilities[trained.judged]

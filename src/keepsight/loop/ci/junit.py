@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from keepsight.errors import KeepsightError
 from keepsight.loop.runs import RunRow
 
-STEPS = ("version", "features", "train", "evaluate", "gate", "deploy")
+STEPS = ("version", "features", "train", "evaluate", "gate", "deploy", "robustness")
 # What XML 1.0 cannot hold.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -37,6 +37,7 @@ def assess(
     backbone: Backbone,
     seed: int,
     metrics: Mapping[str, Any],
+    robustness_pictures: int,
     progress: Progress,
 ) -> dict[str, Any]:
     """What a bundle can and cannot do on the ``test`` part, JSON-able.
@@ -62,6 +63,7 @@ def assess(
         backbone: Of the project.
         seed: Of the samples that are drawn.
         metrics: The task's figures, as measured when the model was made.
+        robustness_pictures: For the robustness card, which takes longest; 0 leaves it empty.
         progress: Takes dicts with ``text``, ``done`` and ``total``.
     """
     names = bundle.info.labels
@@ -82,7 +84,7 @@ def assess(
         "metrics": dict(metrics),
         "calibration": calibration_figures(shares, true[answered.there], temperature=bundle.info.temperature),
         "slices": slice_figures(test, correct),
-        "robustness": robustness_card(ws, bundle, test, seed=seed, progress=progress) if len(test) else [],
+        "robustness": robustness_card(ws, bundle, test, seed=seed, pictures=robustness_pictures, progress=progress),
         "mistakes": _mistakes(
             test,
             answered,

@@ -21,7 +21,6 @@ from keepsight.training.corruptions import CORRUPTIONS
 from keepsight.training.evaluation import stored
 from keepsight.training.material import Part
 
-MOST_PICTURES = 300
 # A large network on a slow machine looks at fewer pictures, down to the least, rather than holding up the run.
 MOST_S = 30.0
 LEAST_PICTURES = 60
@@ -46,19 +45,20 @@ def robustness_card(
     part: Part,
     *,
     seed: int,
+    pictures: int,
     progress: Callable[[Mapping[str, Any]], None],
     most_s: float = MOST_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[dict[str, Any]]:
     """The accuracy of a bundle on some pictures of a part as they are, and under each corruption at full strength.
 
-    At most ``MOST_PICTURES``, chosen by ``seed``, the same for every corruption; fewer (never below ``LEAST_PICTURES``)
+    At most ``pictures``, chosen by ``seed``, the same for every corruption; fewer (never below ``LEAST_PICTURES``)
     where they would take longer than ``most_s``. Pictures that cannot be read are left out. ``kept`` is the accuracy
     divided by the clean one.
     """
     threads = int(ws.config["machine.threads"] or 0) or os.cpu_count() or 1
     predictor = Predictor(bundle)
-    chosen = np.random.default_rng(seed).permutation(len(part))[:MOST_PICTURES]
+    chosen = np.random.default_rng(seed).permutation(len(part))[:pictures]
     labels = part.labels
     places: list[int] = []
     right: list[NDArray[np.bool_]] = []

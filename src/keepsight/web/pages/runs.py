@@ -31,6 +31,7 @@ STEPS = {
     "evaluate": "Find out what it can and cannot do",
     "gate": "Compare it with the live model",
     "deploy": "Release it, or ask a person",
+    "robustness": "Spoil pictures on purpose, to see what it bears",
 }
 
 
