@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from keepsight.training.finetune.convolution import convolve
@@ -16,7 +18,7 @@ def test_gradients_are_those_of_the_plain_convolution(taps: int, stride: int) ->
     x = torch.randn(4, 6, 9, 9).bfloat16().requires_grad_()
     weight = torch.randn(6, 1, taps, taps).bfloat16().requires_grad_()
     bias = torch.randn(6).bfloat16().requires_grad_()
-    given = {"stride": (stride, stride), "padding": (taps // 2, taps // 2), "groups": 6}
+    given: dict[str, Any] = {"stride": (stride, stride), "padding": (taps // 2, taps // 2), "groups": 6}
 
     quick = convolve(x, weight, bias, **given)
     found = torch.autograd.grad(quick.float().square().sum(), (x, weight, bias))
