@@ -275,7 +275,7 @@ def follow_run(
                 say(f"  {told_estimate(row.params['estimate'])}")
             if row.step != step and row.step is not None and not quiet:
                 step = row.step
-                say(f"  {STEP_TEXTS[step]} …")
+                say(f"  {STEP_TEXTS.get(step, step)} …")
             if row.progress:
                 on_progress(row.progress)
             if row.finished:
