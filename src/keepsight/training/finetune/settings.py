@@ -31,6 +31,7 @@ class Plan:
         averaging: Share of the steps over which weights are averaged.
         hold_out: "validation", or "groups" for a share of the groups.
         stopped_at: Steps after which the held-out loss was lowest; None where all steps count.
+        search: How a search over settings ended, in short; None where there was none.
     """
 
     cut: str
@@ -52,6 +53,7 @@ class Plan:
     dropout: float = 0.2
     averaging: float = 0.03
     stopped_at: int | None = None
+    search: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For the run's record."""

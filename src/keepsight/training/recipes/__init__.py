@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from keepsight.config import ProjectSettings
 from keepsight.errors import NotFoundError
+from keepsight.executors import Executor
 from keepsight.training.budget import Budget
 from keepsight.zoo.backbone import Backbone
 
@@ -40,6 +41,7 @@ class Material:
         folder: For checkpoints and caches. It outlives a killed attempt and is removed when the run has ended.
         plan: What an earlier run resolved: replay exactly this, without a look at the clock. None: decide.
         progress: Takes dicts with ``text``, ``done`` and ``total``.
+        executor: Opens the place where a search makes its trials; None for the recipe's own process.
     """
 
     backbone: Backbone
@@ -55,6 +57,7 @@ class Material:
     folder: Path
     plan: Mapping[str, Any] | None
     progress: Callable[[Mapping[str, Any]], None]
+    executor: Callable[[], Executor] | None = None
 
 
 @dataclass(frozen=True)
