@@ -1,17 +1,19 @@
-"""A run for a rented machine: the bucket holds what it needs and nothing else, and an empty machine can start from it."""
+"""A run for a rented machine: the bucket holds what it needs and no more, and an empty machine can start from it."""
 
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from keepsight.cli.app import run_app
 from keepsight.config import load
 from keepsight.data import importers, samples, versions
-from keepsight.delivery.registry import open_registry
+from keepsight.delivery.registry import Release, open_registry
 from keepsight.delivery.registry.stores import open_store
 from keepsight.delivery.where import wish
 from keepsight.errors import ConflictError, DataError
@@ -110,7 +112,7 @@ def test_the_model_made_there_comes_back(bucket: Path, tmp_path: Path) -> None:
         there = open_registry("s3://pictures/models", root=tmp_path)
         made = tiny.bundle(5)
         old = models.get(ws, "shop", live.model_number).bundle_digest
-        there.push("shop", standalone.Release(made, "deploy", old, "", {}), actor="ci", reason="better")
+        there.push("shop", Release(made, "deploy", old, "", {}), actor="ci", reason="better")
         with pytest.raises(ConflictError, match="another one"):
             prepare(ws)
         number = rented.fetch(ws, "shop", actor="ana")
@@ -132,3 +134,30 @@ def test_what_cannot_travel_is_told(bucket: Path, tmp_path: Path) -> None:
         pytest.raises(ConflictError, match="file of this machine"),
     ):
         prepare(ws)
+
+
+def test_the_command_says_what_to_type_and_starts_nothing_unasked(
+    bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tiny.workspace_with(tmp_path / "home") as ws:
+        bring_in(ws, tmp_path / "photos", seeds=range(12))
+    wanted = tmp_path / "cloud.yaml"
+    wanted.write_text("kind: kubernetes\nbucket: s3://pictures\nimage: keepsight:1\n")
+    words = ["train", "shop", "--where", str(wanted), "--budget", "5m", "-w", str(tmp_path / "home"), "--json"]
+    assert run_app(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["command"] == ["kubectl", "create", "-f", told["path"]]
+    assert (told["started"], told["pictures"]) == (False, 12)
+    job = list(yaml.safe_load_all(Path(told["path"]).read_text()))[1]
+    assert "--budget 5m" in job["spec"]["template"]["spec"]["containers"][0]["command"][2]
+
+    monkeypatch.setenv("PATH", str(tmp_path / "tools"))
+    assert run_app([*words, "--start"]) == 2
+    assert "kubectl is not installed" in json.loads(capsys.readouterr().out)["error"]["found"]
+    (tmp_path / "tools").mkdir()
+    tool = tmp_path / "tools" / "kubectl"
+    tool.write_text(f"#!/bin/sh\necho created\nprintf '%s ' \"$@\" > {tmp_path}/typed\n")
+    tool.chmod(0o755)
+    assert run_app([*words, "--start"]) == 0
+    assert json.loads(capsys.readouterr().out)["started"] is True
+    assert (tmp_path / "typed").read_text() == f"create -f {told['path']} "
