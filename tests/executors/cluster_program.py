@@ -126,7 +126,7 @@ def main() -> None:
     node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 1024**2}
     told: dict[str, Any] = {"unreachable": []}
     began = time.perf_counter()
-    for address in (f"127.0.0.1:{closed_port()}", f"ray://127.0.0.1:{closed_port()}", "http://127.0.0.1:80", "nothing"):
+    for address in (f"127.0.0.1:{closed_port()}", f"localhost:{closed_port()}", "http://127.0.0.1:80", "nothing"):
         told["unreachable"].append(code_of(lambda address=address: RayExecutor(address, threads=1)))  # type: ignore[misc]
     told["told within s"] = time.perf_counter() - began
     cluster = Cluster(initialize_head=True, head_node_args=node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from keepsight.errors import ConflictError
+from keepsight.errors import ConflictError, MissingExtraError
 from keepsight.executors import worker
+from keepsight.executors.cluster import check_client
 from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
@@ -78,6 +80,12 @@ def test_a_cluster_that_is_away_is_told_at_once(told: dict[str, Any]) -> None:
     assert codes == ["executor_failed", "executor_failed", "settings_invalid", "settings_invalid"]
     assert all("ray.address" in item["text"] for item in told["unreachable"])
     assert told["told within s"] < 10
+
+
+def test_an_address_that_needs_rays_client_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="ray://"):
+        check_client("ray://127.0.0.1:1")
 
 
 def test_one_process_uses_one_cluster(told: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import signal
 import socket
@@ -322,6 +323,7 @@ def _disconnect() -> None:
 
 
 def _start(ray: Any, address: str, *, threads: int) -> None:
+    check_client(address)
     _check_reachable(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "keepsight"}
     if address == "local":
@@ -331,14 +333,23 @@ def _start(ray: Any, address: str, *, threads: int) -> None:
             ray.init(address=address, **options)
         # log_to_driver leaves out what Ray's own processes say, and that would go to stdout among the results.
         ray._private.worker._worker_logs_enabled = False
-    except ImportError as error:
-        raise MissingExtraError(
-            f"Ray cannot reach {address} ({_short(error)}).",
-            expected="Ray with its client, which addresses that begin with ray:// need.",
-            do='Install it: pip install "ray[client]"; or run on a machine of the cluster with ray.address: auto.',
-        ) from None
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise _unreachable(address, _short(error)) from error
+
+
+def check_client(address: str) -> None:
+    """Refuses an address of Ray's client where that is not installed.
+
+    Raises:
+        MissingExtraError: Says how to install it.
+    """
+    # Without grpc Ray's client fails with an AttributeError of its own.
+    if address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
+        raise MissingExtraError(
+            f"ray.address is {address}, and Ray's client is not installed.",
+            expected="Ray with its client, which addresses that begin with ray:// need.",
+            do='Install it: pip install "ray[client]"; or run on a machine of the cluster with ray.address: auto.',
+        )
 
 
 @contextlib.contextmanager
