@@ -17,7 +17,7 @@ from keepsight.training.corruptions import Picture
 
 MOST_PICTURES = 128
 # A head that never saw mirror images loses a little on them, although they show the same.
-TOLERATED = 0.08
+TOLERATED = 0.04
 _SURE = 1.645
 # A class that is answered right plain and hardly ever changed has become another one (arrows to the left and right).
 _CLASS_PICTURES = 5
