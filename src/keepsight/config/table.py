@@ -73,7 +73,7 @@ TABLE: tuple[Setting, ...] = (
         "workspace",
         None,
         "address",
-        "The Ray cluster, such as ray://10.0.0.5:10001 or auto; empty: one on this machine.",
+        "The Ray cluster, such as 10.0.0.5:6379 or auto; empty: one on this machine.",
         kinds.text(optional=True),
     ),
     Setting(
