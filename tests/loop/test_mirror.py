@@ -67,7 +67,11 @@ def ended(ws: Workspace, *, seed: int = 0, status: str = "done", **values: Any) 
         }
         runs.add_record(ws, run_id, record)
         live = deployments.current(ws, "shop")
-        gate: dict[str, Any] = {"decision": "deploy", "champion": None if live is None else live.model_number, "checks": []}
+        gate: dict[str, Any] = {
+            "decision": "deploy",
+            "champion": None if live is None else live.model_number,
+            "checks": [],
+        }
         runs.update(ws, run_id, gate=gate, model_number=made.number, dataset_version=3)
     runs.finish(ws, run_id, status=status, **values)
     return run_id
