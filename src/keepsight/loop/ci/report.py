@@ -102,8 +102,8 @@ def _comparison(row: RunRow) -> Section | None:
         for each in worst
     ]
     time, size = told["latency_ms"], told["size_bytes"]
-    rows.append(("time for a picture", *(_ms(time[side]) for side in ("champion", "challenger")), ""))
-    rows.append(("size", *(_mb(size[side]) for side in ("champion", "challenger")), ""))
+    rows.append(("time for a picture", _ms(time["champion"]), _ms(time["challenger"]), ""))
+    rows.append(("size", _mb(size["champion"]), _mb(size["challenger"]), ""))
     champion, brought = gate.get("champion"), ((row.params.get("ci") or {}).get("champion")) or {}
     about = f"Model {gate.get('challenger')} against model {champion}, which is live"
     if champion is None:
