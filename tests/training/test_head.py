@@ -146,16 +146,16 @@ def test_further_views_train_but_are_not_judged() -> None:
     assert head.plan["pictures"] == 60
 
 
-def test_a_validation_split_that_shows_all_classes_is_held_out() -> None:
+def test_a_validation_split_that_shows_half_of_the_classes_is_held_out() -> None:
     features, labels = pictures(classes=4, per_class=20, seed=1)
     validation = np.arange(80) % 5 == 0
     head = fit_head(features, labels, np.arange(80), n_classes=4, seed=0, search=QUICK, validation=validation)
     assert head.plan["held_out_by"] == "validation"
     assert np.array_equal(head.oof.judged, validation)
-    partly = fit_head(
-        features, labels, np.arange(80), n_classes=4, seed=0, search=QUICK, validation=validation & (labels < 2)
-    )
-    assert partly.plan["held_out_by"] == "folds"
+    for known, held_out_by in ((2, "validation"), (1, "folds")):
+        part = validation & (labels < known)
+        partly = fit_head(features, labels, np.arange(80), n_classes=4, seed=0, search=QUICK, validation=part)
+        assert partly.plan["held_out_by"] == held_out_by
 
 
 def test_progress_reaches_one_and_can_stop_the_work() -> None:

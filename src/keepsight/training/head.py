@@ -29,6 +29,7 @@ from keepsight.training.calibration import (
     fit_temperature,
     negative_log_likelihood,
 )
+from keepsight.training.holdout import shows_enough
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -152,8 +153,8 @@ def fit_head(
         search: Candidates to compare.
         first_view: (n,) False for further views (crops) of a picture: they train, but are never judged, as serving
             sees one view only. They carry their picture's group.
-        validation: (n,) rows of a given validation split. Where they show every class, they are what is held out
-            instead of folds.
+        validation: (n,) rows of a given validation split. Where they show at least half of the classes, they are what
+            is held out instead of folds.
         on_progress: Called with the finished share, 0..1; may raise to stop.
 
     Raises:
@@ -268,11 +269,9 @@ def _hold_out(
     labels: Ints, groups: NDArray[Any], *, folds: int, seed: int, validation: NDArray[np.bool_] | None
 ) -> tuple[Ints, str]:
     """The fold of each row (-1: never held out), and how it was made."""
-    if validation is not None and np.any(validation):
+    if validation is not None:
         inside = np.asarray(validation, dtype=bool)
-        if not inside.all() and set(np.unique(labels)) == set(np.unique(labels[inside])) == set(
-            np.unique(labels[~inside])
-        ):
+        if shows_enough(labels, inside):
             return np.where(inside, 0, -1).astype(np.int64), "validation"
     if len(np.unique(groups)) < 2:
         return np.full(len(labels), -1, dtype=np.int64), "nothing"

@@ -33,6 +33,7 @@ from keepsight.training.finetune.settings import Plan
 from keepsight.training.finetune.trials import Bench
 from keepsight.training.finetune.views import Views
 from keepsight.training.head import softmax
+from keepsight.training.holdout import judge
 from keepsight.training.recipes import Material, Trained
 
 Bools = NDArray[np.bool_]
@@ -73,11 +74,11 @@ def finetune(material: Material) -> Trained:
 
 
 def held_out(material: Material) -> tuple[Bools, str]:
-    """Which pictures judge, and by what rule: the given val split where it shows every class, else some groups."""
-    labels, validation = material.labels, material.validation
-    everywhere = np.unique(labels)
-    if validation.any() and all(np.isin(everywhere, labels[part]).all() for part in (validation, ~validation)):
-        return validation.copy(), "validation"
+    """Which pictures judge, and by what rule: the given val split where it shows enough, else some groups."""
+    labels = material.labels
+    given = judge(labels, material.validation)
+    if given is not None:
+        return given, "validation"
     norms = np.linalg.norm(material.features, axis=1, keepdims=True)
     unit = (material.features / np.maximum(norms, 1e-12)).astype(np.float32)
     level = near_duplicate_threshold(unit, labels, seed=material.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from keepsight.training.automatic import better_of
 from keepsight.training.finetune.recipe import finetune
 from keepsight.training.head import fit_head, softmax
+from keepsight.training.holdout import judge
 from keepsight.training.onnxhead import merge
 from keepsight.training.recipes import Material, Recipe, Trained
 
@@ -17,6 +18,7 @@ def head(material: Material) -> Trained:
         material.groups,
         n_classes=len(material.names),
         seed=material.seed,
+        validation=judge(material.labels, material.validation),
         on_progress=lambda share: material.progress({"text": "training", "done": share, "total": 1.0}),
     )
     held_out = fitted.oof
