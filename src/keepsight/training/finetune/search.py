@@ -245,6 +245,9 @@ def _rounds(
         if limit is not None and limit <= 0:
             return
         threads = _threads(executor, scheme.round)
+        if limit is not None:
+            # Those that wait for others begin later, with as much time.
+            limit /= _turns(len(asked), len(asked), _elsewhere(executor, scheme.round)[1])
         items = [replace(ask, seconds=limit, threads=threads) for ask in asked]
         late = False
         for found in executor.map(Trials, items, shared=shared):
@@ -274,7 +277,7 @@ def _bars(outcomes: Sequence[Outcome]) -> tuple[float | None, ...]:
 def _planned(whole: Plan, scheme: _Scheme, outcomes: Sequence[Outcome], *, left_s: float) -> Plan:
     complete = [each for each in outcomes if each.state == COMPLETE and each.nll is not None]
     if len(complete) < 2:
-        text = scheme.text or "fewer than two trials were finished in time"
+        text = scheme.text or "fewer than two trials came to their end"
         return replace(whole, search={"trials": len(outcomes), "text": f"no search: {text}"})
     best = min(complete, key=lambda each: (each.nll, each.number))
     first = next((each for each in complete if each.number == 0), None)
