@@ -55,9 +55,11 @@ def options_of(command: Any) -> set[str]:
 
 
 def dummies(command: Any) -> list[str]:
-    """A value for each argument that must be given; "1" suits numbers, names and paths."""
-    needed = [parameter for parameter in command.params if parameter.required and parameter.opts[0][0] != "-"]
-    return ["nosuch" if parameter.name == "project" else "1" for parameter in needed]
+    """A value for each argument and option that must be given; "1" suits numbers, names and paths."""
+    needed = [parameter for parameter in command.params if parameter.required]
+    options = [word for each in needed if each.opts[0][0] == "-" for word in (each.opts[0], "1.csv")]
+    arguments = [each for each in needed if each.opts[0][0] != "-"]
+    return ["nosuch" if each.name == "project" else "1" for each in arguments] + options
 
 
 def check_error(ran: Ran, code: str) -> dict[str, Any]:
