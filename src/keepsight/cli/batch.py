@@ -64,10 +64,10 @@ def batch(
     from keepsight.executors import pictures
     from keepsight.training import models
 
-    found = pictures_at(source)
     answered = failed = 0
     with opened(workspace) as ws:
         ws.check_project(project)
+        found = pictures_at(source)
         chosen = models.find(ws, project, model)
         shared = pictures.answering(models.load_bundle(ws, chosen), top_k=top_k, variant=variant)
         with executors.of(ws.config) as executor, progress_bar(quiet=json) as on_progress:
