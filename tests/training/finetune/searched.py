@@ -26,7 +26,7 @@ def bench(count: int = 48, *, seed: int = 0, **plan: Any) -> Bench:
         for each in (images, images + noise)
     )
     values: dict[str, Any] = {"cut": cut.name, "half": False, "augmentations": (), "left_out": (), "views": 1}
-    values |= {"view_size": small.SIDE, "steps": 100, "more_steps": 20, "hold_out": "groups", "batch": 16, **plan}
+    values |= {"view_size": small.SIDE, "steps": 70, "more_steps": 14, "hold_out": "groups", "batch": 16, **plan}
     places = np.arange(count)
     return Bench(
         model=model,
