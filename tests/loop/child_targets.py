@@ -33,6 +33,7 @@ def surroundings(payload: dict[str, Any], progress: Progress) -> dict[str, Any]:
     names = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "EXTRA")
     return {
         "nice": os.nice(0),
+        "cores": len(os.sched_getaffinity(0)),
         "cwd": str(Path.cwd()),
         "stdin": sys.stdin.read(),
         **{name: os.environ.get(name) for name in names},

@@ -109,6 +109,8 @@ def test_the_child_is_nice_and_its_libraries_find_their_settings(tmp_path: Path)
     assert [found[f"{name}_NUM_THREADS"] for name in ("OMP", "OPENBLAS", "MKL")] == ["3", "3", "3"]
     assert found["EXTRA"] == "ä"
     assert found["cwd"] == str(tmp_path)
+    assert found["cores"] == len(os.sched_getaffinity(0))
+    assert run("surroundings", cores=1)["cores"] == 1
     assert found["stdin"] == "", "a library that reads stdin must not swallow the task"
 
 

@@ -45,6 +45,7 @@ def run_child(
     cwd: Path | None = None,
     nice: int = 10,
     threads: int | None = None,
+    cores: int | None = None,
     timeout_s: float | None = None,
 ) -> dict[str, Any]:
     """What ``target`` answers, run in a child process.
@@ -58,6 +59,7 @@ def run_child(
         cwd: Working folder, this process's where None.
         nice: How much the child yields to other processes (0 to 19).
         threads: Threads for numerical libraries; None for the processors that this process may use.
+        cores: Processors that the child may use at all; None for those that this process may use.
         timeout_s: Longest run; None for no limit.
 
     Raises:
@@ -86,7 +88,14 @@ def run_child(
     stdin = cast(IO[bytes], child.stdin)
     watch = _Watch(child, reading, cast(IO[bytes], child.stdout))
     try:
-        header = {"target": target, "payload": payload, "parent": os.getpid(), "nice": nice, "channel": writing}
+        header = {
+            "target": target,
+            "payload": payload,
+            "parent": os.getpid(),
+            "nice": nice,
+            "cores": cores,
+            "channel": writing,
+        }
         _write_line(stdin, header)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while watch.step(on_progress):

@@ -33,6 +33,8 @@ def _main() -> None:
     _die_with(header["parent"], lifeline)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     os.nice(header["nice"])
+    if header["cores"] and sys.platform == "linux":
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: header["cores"]])
     channel: int = header["channel"]
     os.set_inheritable(channel, False)
     lock = threading.Lock()

@@ -189,7 +189,14 @@ class Pipeline:
                 worked()
 
         try:
-            return run_child(target, payload, cancel=run.cancelled, on_progress=on_progress, threads=TRAINER_THREADS)
+            return run_child(
+                target,
+                payload,
+                cancel=run.cancelled,
+                on_progress=on_progress,
+                threads=TRAINER_THREADS,
+                cores=int(self.ws.config["machine.threads"] or 0) or None,
+            )
         finally:
             worked()
 
