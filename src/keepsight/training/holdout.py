@@ -17,9 +17,7 @@ LEAST_CLASSES = 0.5
 def shows_enough(labels: NDArray[np.int64], part: NDArray[np.bool_]) -> bool:
     """Whether at least half of the classes stand in the part, all of them in the rest, and neither is empty."""
     classes, inside = np.unique(labels), np.unique(labels[part])
-    return bool(
-        len(inside) and len(inside) >= LEAST_CLASSES * len(classes) and np.isin(classes, labels[~part]).all()
-    )
+    return bool(len(inside) and len(inside) >= LEAST_CLASSES * len(classes) and np.isin(classes, labels[~part]).all())
 
 
 def judge(labels: NDArray[np.int64], validation: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
