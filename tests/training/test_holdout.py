@@ -10,7 +10,8 @@ from keepsight.training.holdout import LEAST_PICTURES, judge, shows_enough
 def test_a_val_split_judges_where_it_is_large_and_shows_half_of_the_classes() -> None:
     labels = (np.arange(1000) % 10).astype(np.int64)
     large = np.arange(1000) < LEAST_PICTURES
-    assert np.array_equal(judge(labels, large), large)
+    judging = judge(labels, large)
+    assert judging is not None and np.array_equal(judging, large)
     assert judge(labels, np.arange(1000) < LEAST_PICTURES - 1) is None
     assert judge(labels, (labels < 4) & (np.arange(1000) < 900)) is None, "four classes of ten"
     assert judge(labels, (labels < 5) & (np.arange(1000) < 900)) is not None
