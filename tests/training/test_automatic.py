@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keepsight.errors import MissingExtraError, StorageError, TrainingError
+from keepsight.errors import ExecutorError, MissingExtraError, StorageError, TrainingError
 from keepsight.training.automatic import better_of
 from keepsight.training.recipes import Material, Recipe, Trained
 from tests.tiny import DIMENSIONS, material
@@ -83,6 +83,7 @@ def test_nothing_is_spent_where_nothing_can_be_gained(tmp_path: Path) -> None:
         TrainingError("The budget is 20 s.", expected="time for one epoch.", do="Allow 3 minutes."),
         MissingExtraError("torch is not installed.", expected="it.", do="pip install keepsight[train]"),
         StorageError("The disk is full.", expected="room.", do="Make room."),
+        ExecutorError("The cluster is away.", expected="a cluster.", do="Start it."),
     ],
 )
 def test_a_setback_costs_the_gain_and_not_the_run(tmp_path: Path, setback: Exception) -> None:

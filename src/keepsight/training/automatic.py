@@ -12,13 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from keepsight.errors import BudgetError, KeepsightError, MissingExtraError, StorageError, TrainingError
+from keepsight.errors import (
+    BudgetError,
+    ExecutorError,
+    KeepsightError,
+    MissingExtraError,
+    StorageError,
+    TrainingError,
+)
 from keepsight.tasks.intervals import wilson
 from keepsight.training.recipes import Material, Recipe, Trained
 
 # Where fewer answers than this can be wrong (95 % sure), minutes of training have nothing to win.
 SMALLEST_ERROR = 0.01
-SETBACKS = (BudgetError, MissingExtraError, StorageError, TrainingError)
+SETBACKS = (BudgetError, ExecutorError, MissingExtraError, StorageError, TrainingError)
 
 
 def better_of(material: Material, recipes: Mapping[str, Recipe]) -> Trained:

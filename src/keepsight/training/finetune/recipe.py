@@ -38,7 +38,7 @@ from keepsight.training.recipes import Material, Trained
 
 Bools = NDArray[np.bool_]
 
-PLAN, FIRST = "plan.json", "first.npz"
+PLAN, FIRST, HELD = "plan.json", "first.npz", "held.npz"
 FIRST_PHASE, SECOND_PHASE = "first", "second"
 # Random views are this much larger than the plain one, so that windows of their maps differ.
 _VIEW_SURPLUS = 8 / 7
@@ -122,7 +122,7 @@ class _Run:
                 do="Train with the recipe `head`, or choose another train.backbone.",
             )
         self.scalable = free_size(self.model)
-        self.held, self.hold_out = held_out(material)
+        self.held, self.hold_out = self._held_out()
         # Where the budget has no end, nothing is cut short by the clock.
         self.timed = material.plan is None and math.isfinite(material.budget.total_s)
 
@@ -184,6 +184,22 @@ class _Run:
 
     # What to do
 
+    def _held_out(self) -> tuple[Bools, str]:
+        """As in the attempt before: on another machine, vectors that differ in their last bits could group otherwise."""
+        path = self.folder / HELD
+        try:
+            with np.load(path) as kept:
+                held, rule = kept["held"], str(kept["rule"])
+            if held.shape == self.material.labels.shape and held.dtype == np.bool_:
+                return held, rule
+        except (OSError, ValueError, KeyError, EOFError):
+            pass  # There is none, or it was cut off.
+        held, rule = held_out(self.material)
+        partial = self.folder / "held.new.npz"
+        np.savez(partial, held=held, rule=np.array(rule))
+        partial.replace(path)
+        return held, rule
+
     def _plan(self) -> Plan:
         """The plan to replay, the one that an attempt before this one made, or a new one."""
         if self.material.plan is not None:
@@ -192,11 +208,15 @@ class _Run:
         try:
             return Plan.from_dict(json.loads(path.read_text("utf-8")))
         except (FileNotFoundError, json.JSONDecodeError, TypeError):
-            plan = self._decided()
-            partial = path.with_suffix(".new")
-            partial.write_text(json.dumps(plan.as_dict()), "utf-8")
-            partial.replace(path)
-            return plan
+            return self._written(self._decided())
+
+    def _written(self, plan: Plan) -> Plan:
+        """The plan, kept for an attempt after this one."""
+        path = self.folder / PLAN
+        partial = path.with_suffix(".new")
+        partial.write_text(json.dumps(plan.as_dict()), "utf-8")
+        partial.replace(path)
+        return plan
 
     def _decided(self) -> Plan:
         material = self.material
@@ -314,7 +334,7 @@ class _Run:
         count = len(self.material.labels)
         if not (self.folder / "activations.json").exists():
             fits = views_that_fit(self.folder, count, plain=cut.values, view=int(np.prod(view)), wanted=plan.views)
-            plan = replace(plan, views=fits)
+            plan = self._written(replace(plan, views=fits))
         key = {
             "cut": cut.name,
             "backbone": self.material.backbone.digest,
