@@ -190,6 +190,14 @@ TABLE: tuple[Setting, ...] = (
         kinds.flag,
     ),
     Setting(
+        "train.checkpoints",
+        "project",
+        None,
+        "folder or URL",
+        "Where checkpoints travel to, so that a run whose machine is taken away goes on on another one.",
+        kinds.text(optional=True),
+    ),
+    Setting(
         "evaluation.robustness_pictures",
         "project",
         300,

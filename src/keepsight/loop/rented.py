@@ -33,7 +33,7 @@ PICTURES = "pictures"
 RECENT = "recent"
 UPLOADS = 16
 # What differs there: where things are, and what names files or secrets of this machine.
-ELSEWHERE = ("data.source", "registry.url")
+ELSEWHERE = ("data.source", "registry.url", "train.checkpoints")
 FILES = ("train.weights",)
 _RESERVED = {*tables.PATH_NAMES, *tables.LABEL_NAMES, *tables.SPLIT_COLUMN, *tables.GROUP_NAMES}
 
@@ -238,11 +238,8 @@ def _settings_text(ws: Workspace, project: str, wish: Wish, *, source: str, mode
     values = ws.settings(project).values
     chosen = {name: value.value for name, value in values.items() if value.origin != "default"}
     chosen = {name: value for name, value in chosen.items() if name not in ELSEWHERE}
-    tree: dict[str, Any] = {
-        "projects": {
-            project: {"task": values["task"].value, **chosen, "data.source": source, "registry.url": models_url}
-        }
-    }
+    there = {"data.source": source, "registry.url": models_url, "train.checkpoints": f"{wish.bucket}/checkpoints"}
+    tree: dict[str, Any] = {"projects": {project: {"task": values["task"].value, **chosen, **there}}}
     if wish.eur_per_hour is not None:
         tree["machine.eur_per_hour"] = wish.eur_per_hour
     return yaml.safe_dump(tree, sort_keys=True, width=120)

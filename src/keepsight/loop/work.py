@@ -12,6 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -25,7 +26,7 @@ import keepsight
 from keepsight import executors, tasks
 from keepsight.config import TABLE, ProjectSettings, Value
 from keepsight.data import vectors, versions
-from keepsight.loop import runs, scratch, spending
+from keepsight.loop import checkpoints, runs, scratch, spending
 from keepsight.loop.faults import fault_point
 from keepsight.monitoring.reference import MINIMUM_PICTURES, Figures, Reference
 from keepsight.runtime.bundle import Bundle
@@ -135,6 +136,12 @@ def replay(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
 def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
     """The bundle that a run makes, and its record: everything that replaying it needs."""
     parts = job.parts(progress)
+    hashes: list[str] = []
+    if job.settings[checkpoints.SETTING] is not None:
+        ordered, hashes = checkpoints.in_order(
+            parts["training"], lambda picture_id: evaluation.stored(job.ws, picture_id), progress=progress
+        )
+        parts = {**parts, "training": ordered}
     training, test = parts["training"], parts["test"]
     names = tuple(sorted(set(training.labels)))
     places = {name: place for place, name in enumerate(names)}
@@ -146,24 +153,25 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
     seed = job.settings["train.seed"]
     progress({"text": "training"})
     scratch.made_from(job.ws, job.run.id, [sample.picture_id for sample in training.samples])
-    trained = recipes.get(job.settings["task"], recipe_name)(
-        recipes.Material(
-            backbone=job.backbone,
-            features=training.features,
-            labels=labels,
-            groups=training.groups,
-            validation=np.array([sample.split == "val" for sample in training.samples], np.bool_),
-            names=names,
-            read=lambda place: evaluation.stored(job.ws, training.samples[place].picture_id),
-            settings=job.settings,
-            seed=seed,
-            budget=job.budget(),
-            folder=scratch.folder(job.ws, job.run.id),
-            plan=plan,
-            progress=progress,
-            executor=partial(executors.of, job.ws.config) if job.ws.config["executor"] != "local" else None,
-        )
+    recipe = recipes.get(job.settings["task"], recipe_name)
+    given = recipes.Material(
+        backbone=job.backbone,
+        features=training.features,
+        labels=labels,
+        groups=training.groups,
+        validation=np.array([sample.split == "val" for sample in training.samples], np.bool_),
+        names=names,
+        read=lambda place: evaluation.stored(job.ws, training.samples[place].picture_id),
+        settings=job.settings,
+        seed=seed,
+        budget=job.budget(),
+        folder=scratch.folder(job.ws, job.run.id),
+        plan=plan,
+        progress=progress,
+        executor=partial(executors.of, job.ws.config) if job.ws.config["executor"] != "local" else None,
     )
+    with _travelling(job, given, training, hashes):
+        trained = recipe(given)
     held_out = trained.probabilities[trained.judged]
     threshold = auto_threshold(
         held_out.max(axis=1),
@@ -218,6 +226,31 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
         "environment": environment(),
     }
     return made, record
+
+
+def _travelling(
+    job: Job, material_: recipes.Material, training: Part, hashes: list[str]
+) -> AbstractContextManager[None]:
+    """Checkpoints that travel, where the project wants them; a replay begins at its start."""
+    url = job.settings[checkpoints.SETTING]
+    if url is None or material_.plan is not None:
+        return nullcontext()
+    key = checkpoints.key_of(
+        training,
+        hashes,
+        project=job.run.project,
+        settings=job.settings,
+        params=job.run.params,
+        backbone_digest=job.backbone.digest,
+    )
+    return checkpoints.travelling(
+        str(url),
+        root=job.ws.config.root,
+        project=job.run.project,
+        key=key,
+        folder=material_.folder,
+        budget=material_.budget,
+    )
 
 
 def environment() -> dict[str, Any]:

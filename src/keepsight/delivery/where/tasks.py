@@ -1,7 +1,8 @@
 """Task files: a managed job of SkyPilot, or a Job of Kubernetes. No secret ever stands in them.
 
 Both run ``keepsight ci`` on an empty machine, which takes pictures and live model from the bucket and leaves the new
-model there. A machine that is taken away (spot) is replaced, and the run begins again; a gate that says no is final.
+model there. A machine that is taken away (spot) is replaced, and fine-tuning goes on from its last checkpoint in the
+bucket; a gate that says no is final.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ class _Run:
     # What to do
 
     def _held_out(self) -> tuple[Bools, str]:
-        """As in the attempt before: on another machine, vectors that differ in their last bits could group otherwise."""
+        """As in the attempt before: another machine, whose vectors differ in their last bits, could group otherwise."""
         path = self.folder / HELD
         try:
             with np.load(path) as kept:
