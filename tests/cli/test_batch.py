@@ -180,6 +180,7 @@ def test_only_broken_pictures_is_exit_code_1(run: Run, served: Path, tmp_path: P
 
 
 @pytest.mark.ray
+@pytest.mark.xdist_group("ray")
 def test_ray_gives_the_same_file(ray_installed: None, run: Run, served: Path, photos: Path, tmp_path: Path) -> None:
     """In a process of its own, for Ray's warnings and processes are not this program's."""
     import os

@@ -1,4 +1,4 @@
-"""Checkpoints that travel: an empty machine with the same pictures goes on, and a broken or absent one costs nothing."""
+"""Checkpoints that travel: an empty machine with the same pictures goes on; a broken set or store costs nothing."""
 
 from __future__ import annotations
 

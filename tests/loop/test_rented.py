@@ -76,6 +76,7 @@ def test_an_empty_machine_finds_pictures_splits_and_live_model(bucket: Path, tmp
     away.mkdir()
     (away / "keepsight.yaml").write_text(yaml.safe_dump(settings))
     assert load(away, environment={}).project("shop")["gate.margin"] == 0.05
+    assert load(away, environment={}).project("shop")["train.checkpoints"] == "s3://pictures/checkpoints"
     ws = Workspace.open(away, environment={})
     try:
         prepared = standalone.prepare(ws, "shop", actor="ci")
