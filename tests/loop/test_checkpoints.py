@@ -163,7 +163,8 @@ def test_an_empty_machine_tells_the_same_pictures_by_the_same_key_and_order(
     def machine(name: str) -> tuple[list[str], list[str], str, str]:
         ws = opened(tmp_path / name)
         importers.import_path(ws, "shop", photos, author="ana")
-        number = versions.commit(ws, "shop", message="pictures", author="ana").number
+        versions.commit(ws, "shop", message="pictures", author="ana")
+        number = versions.get(ws, "shop", versions.LATEST).number
         settings = ws.settings("shop")
         backbone = vectors.backbone_of(ws, settings)
         part = material.load(ws, "shop", number, backbone, progress=lambda _: None)["training"]
