@@ -26,6 +26,7 @@ GROUPS = {
     "task": "The job",
     "data": "Data",
     "train": "Training",
+    "evaluation": "What is found out about a new model",
     "gate": "What a new model must pass",
     "serving": "Answers",
     "review": "Review",
