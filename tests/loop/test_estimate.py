@@ -44,6 +44,7 @@ def test_earlier_runs_of_the_recipe_say_it_better(ws: Workspace) -> None:
     assert found.basis == "2 earlier runs"
     # 10 and 12 s for a picture, six pictures now
     assert found.seconds["value"] == pytest.approx(estimate.START_S + 66)
+    assert estimate.of_run(ws, "shop", {"recipe": "finetune"}).basis == "1 earlier run"
     assert found.seconds["low"] < 68 < 80 < found.seconds["high"]
     price = ws.config["machine.eur_per_hour"]
     assert found.cost_eur["value"] == pytest.approx(found.seconds["value"] / 3600 * price)

@@ -51,11 +51,10 @@ def of_run(ws: Workspace, project: str, params: Mapping[str, Any]) -> Estimate:
     allowed_s = spending.seconds_of_run(ws, project, settings, params)
     rows = [row for row in samples.current(ws, project) if row.value is not None]
     pictures = [row for row in rows if row.split in (*TRAINING, *JUDGING)]
-    earlier = _seconds_per_picture(ws, project, recipe)
+    earlier = _earlier(ws, project, recipe, len(pictures))
     if earlier:
-        middle = statistics.median(earlier)
-        spread = max(LEAST_SPREAD, max(earlier) / middle, middle / min(earlier))
-        seconds = START_S + middle * len(pictures)
+        seconds = statistics.median(earlier)
+        spread = max(LEAST_SPREAD, max(earlier) / seconds, seconds / min(earlier))
         basis = f"{len(earlier)} earlier run{'s' if len(earlier) > 1 else ''}"
     else:
         backbone = vectors.backbone_of(ws, settings)
@@ -79,15 +78,18 @@ def of_run(ws: Workspace, project: str, params: Mapping[str, Any]) -> Estimate:
     )
 
 
-def _seconds_per_picture(ws: Workspace, project: str, recipe: str) -> list[float]:
-    """Of the last runs that ended well with this recipe and budget, the newest first."""
+def _earlier(ws: Workspace, project: str, recipe: str, pictures: int) -> list[float]:
+    """What the last runs that ended well with this recipe would have taken for so many pictures."""
     found = []
     for row in runs.list_runs(ws, project):
         record = row.record or {}
         count = sum((record.get("pictures") or {}).values())
-        if row.status == "done" and record.get("recipe") == recipe and count:
-            found.append(max(0.0, spending.worked_s(record) - START_S) / count)
-    return [each for each in found[:EARLIER_RUNS] if each > 0]
+        worked_s = spending.worked_s(record)
+        if row.status == "done" and record.get("recipe") == recipe and count and worked_s:
+            # Starting takes its time whatever the number of pictures; at most half of a short run.
+            fixed_s = min(START_S, worked_s / 2)
+            found.append(fixed_s + (worked_s - fixed_s) * pictures / count)
+    return found[:EARLIER_RUNS]
 
 
 def _embedding_s(backbone: Any) -> float:
