@@ -6,7 +6,6 @@ that network. Then a second, short phase goes on with all pictures, and its end 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -56,14 +55,15 @@ def finetune(material: Material) -> Trained:
         StorageError: The activations do not fit on the disk.
         TrainingError: The network cannot be trained.
     """
-    if importlib.util.find_spec("torch") is None:
+    try:
+        import torch
+    except ImportError as error:
         raise MissingExtraError(
-            "torch is not installed, which fine-tuning trains with.",
+            f"torch cannot be loaded, which fine-tuning trains with ({error}).",
             expected='the extra "train".',
             do="Run `pip install keepsight[train]`, or train with the recipe `head`.",
             extra="train",
-        )
-    import torch
+        ) from error
 
     threads = torch.get_num_threads()
     torch.set_num_threads(_cores())
