@@ -14,7 +14,7 @@ from tests.journeys.place import Server, Workplace, wait_for, write_folder
 
 pytestmark = [pytest.mark.journey, pytest.mark.chromium]
 
-WAITS_MS = 120_000
+WAITS_MS = 240_000
 
 
 @pytest.fixture(scope="module")
