@@ -25,8 +25,8 @@ def demo(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPr
 
 
 def test_the_demo_goes_once_around_the_loop(tmp_path: Path, environment: dict[str, str]) -> None:
-    # Which of the checked pictures judge is drawn by lot, with the workspace's own key. Where hardly any of the changed ones
-    # do, the gate cannot see the gain and keeps the old model, as it should; another workspace draws again.
+    # Which of the checked pictures judge is drawn by lot, with the workspace's own key. Where hardly any of the changed
+    # ones do, the gate cannot see the gain and keeps the old model, as it should; another workspace draws again.
     for _ in range(3):
         done = demo(environment, "--folder", str(tmp_path / "demo"))
         assert done.returncode == 0, done.stdout + done.stderr
