@@ -22,8 +22,8 @@ def test_names_and_digests_are_unique_and_facts_are_json() -> None:
     entries = catalogue.entries()
     assert len({entry.name for entry in entries}) == len({entry.sha256 for entry in entries}) == len(entries)
     for entry in entries:
-        # The published file names carry the first eight digits of their sha256.
-        assert entry.sha256[:8] in entry.filename
+        # The published file names of torch's weights carry the first eight digits of their sha256.
+        assert entry.task != catalogue.BACKBONE or entry.sha256[:8] in entry.filename
         facts = json.loads(json.dumps(entry.as_dict()))
         assert facts["weights_licence"]
         assert facts["preprocessing"]["size"] == entry.preprocessing.size

@@ -16,7 +16,7 @@ import pytest
 
 from keepsight.errors import NotFoundError, StorageError, WeightsError
 from keepsight.zoo import catalogue, fetch
-from keepsight.zoo.catalogue import Entry
+from keepsight.zoo.entry import Entry
 
 CONTENT = b"the weights" * 1000
 MEMBER = "made_weights/models/made-1234.pth"

@@ -17,10 +17,10 @@ import pytest
 from numpy.typing import NDArray
 
 from keepsight.errors import WeightsError
-from keepsight.zoo import catalogue, fetch, torchfile
+from keepsight.zoo import catalogue, fetch
 
 FIXTURES = Path(__file__).parent / "fixtures"
-NAMES = [entry.name for entry in catalogue.entries()]
+NAMES = [entry.name for entry in catalogue.entries(catalogue.BACKBONE)]
 BLOCKS = {"efficientnet-lite0": 16, "efficientnet-lite2": 21, "mobilenet-v2": 17}
 
 
@@ -37,7 +37,7 @@ def pictures(size: int) -> NDArray[np.float32]:
 
 def build(name: str, cache: Path) -> bytes:
     entry = catalogue.entry(name)
-    return entry.builder(torchfile.parse(fetch.read_weights(entry, cache=cache)))
+    return entry.builder(fetch.read_weights(entry, cache=cache))
 
 
 def run(model: bytes, image: NDArray[np.float32], *names: str) -> list[NDArray[Any]]:
@@ -93,9 +93,7 @@ def test_the_default_graph_is_unchanged(weights: Callable[[str], Path]) -> None:
 
 
 def test_weights_of_another_network_are_refused(weights: Callable[[str], Path]) -> None:
-    lite0 = torchfile.parse(
-        fetch.read_weights(catalogue.entry("efficientnet-lite0"), cache=weights("efficientnet-lite0"))
-    )
+    lite0 = fetch.read_weights(catalogue.entry("efficientnet-lite0"), cache=weights("efficientnet-lite0"))
     for name in ("efficientnet-lite2", "mobilenet-v2"):
         with pytest.raises(WeightsError, match=f"not those of {name}"):
             catalogue.entry(name).builder(lite0)
@@ -103,9 +101,9 @@ def test_weights_of_another_network_are_refused(weights: Callable[[str], Path]) 
 
 def test_neither_torch_nor_the_package_is_imported(weights: Callable[[str], Path]) -> None:
     code = (
-        "import sys; from keepsight.zoo import catalogue, fetch, torchfile; from pathlib import Path;"
+        "import sys; from keepsight.zoo import catalogue, fetch; from pathlib import Path;"
         "entry = catalogue.entry('efficientnet-lite0');"
-        f"entry.builder(torchfile.parse(fetch.read_weights(entry, cache=Path({str(weights(NAMES[0]))!r}))));"
+        f"entry.builder(fetch.read_weights(entry, cache=Path({str(weights(NAMES[0]))!r})));"
         "print([name for name in sys.modules if name.startswith(('torch', 'efficientnet'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -19,7 +19,7 @@ from keepsight.zoo import catalogue, torch_networks
 from keepsight.zoo.backbone import load_backbone
 from keepsight.zoo.torch_networks import TorchNetwork
 
-NAMES = [entry.name for entry in catalogue.entries()]
+NAMES = [entry.name for entry in catalogue.entries(catalogue.BACKBONE)]
 
 
 def features(network: TorchNetwork, image: NDArray[np.float32]) -> NDArray[np.float32]:

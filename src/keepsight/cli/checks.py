@@ -71,7 +71,7 @@ def run_checks(workspace: Path | None) -> list[dict[str, Any]]:
         return f"runs as {holder.rsplit(':', 1)[0]}" if holder else "not running; start it with `keepsight up`"
 
     def weights() -> str:
-        have = [entry.name for entry in catalogue.entries() if fetch.available(entry)]
+        have = [entry.name for entry in catalogue.entries(catalogue.BACKBONE) if fetch.available(entry)]
         return "available: " + ", ".join(have)
 
     check("database", database)

@@ -8,18 +8,13 @@ the user's own network, adapted by ``keepsight.zoo.own``.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from keepsight.errors import BadInputError, StorageError
+from keepsight.errors import BadInputError
 from keepsight.runtime.preprocess import Preprocessing
-from keepsight.zoo import catalogue, fetch, own, timm_models, torch_networks, torchfile
-from keepsight.zoo.catalogue import Entry
-from keepsight.zoo.graph import GRAPH_VERSION
-
-_log = logging.getLogger(__name__)
+from keepsight.zoo import catalogue, own, pretrained, timm_models, torch_networks
 
 
 @dataclass(frozen=True)
@@ -85,10 +80,10 @@ def load_backbone(
         made = timm_models.load(name_or_path, cache=cache, weights=weights, allowed_licences=allowed_licences)
         _check_preprocessing(made.name, preprocessing, made.preprocessing)
         return Backbone(**{item.name: getattr(made, item.name) for item in fields(Backbone)})
-    entry = catalogue.entry(name_or_path)
+    entry = catalogue.entry(name_or_path, task=catalogue.BACKBONE)
     torch_networks.refuse_weights(entry.name, weights)
     _check_preprocessing(entry.name, preprocessing, entry.preprocessing)
-    model = _cached_graph(entry, cache or fetch.default_cache())
+    model = pretrained.build(entry, cache=cache)
     return Backbone(
         name=entry.name,
         onnx=model,
@@ -106,28 +101,3 @@ def _check_preprocessing(name: str, given: Preprocessing | None, own_: Preproces
             expected="none: the weights were trained with one of their own.",
             do="Leave it out, or name your own .onnx file.",
         )
-
-
-def _cached_graph(entry: Entry, cache: Path) -> bytes:
-    """The entry's graph from the cache where file and digest agree, else built from the weights and kept there."""
-    path = cache / "onnx" / f"{entry.name}-{entry.sha256[:16]}-g{GRAPH_VERSION}.onnx"
-    digest_path = path.with_suffix(".sha256")
-    try:
-        model = path.read_bytes()
-        expected = digest_path.read_text("ascii", errors="replace").strip()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        _log.warning("The cached graph %s cannot be read: %s.", path, error.strerror)
-    else:
-        if hashlib.sha256(model).hexdigest() == expected:
-            return model
-        _log.warning("The cached graph %s is damaged; it is built again from the weights.", path)
-    model = entry.builder(torchfile.parse(fetch.read_weights(entry, cache=cache), name=entry.filename))
-    try:
-        fetch.write_atomically(path, model)
-        fetch.write_atomically(digest_path, hashlib.sha256(model).hexdigest().encode())
-    except StorageError as error:
-        # The graph itself is fine; only the next start is slower.
-        _log.warning("The graph of %s is not kept for the next start. %s", entry.name, error)
-    return model

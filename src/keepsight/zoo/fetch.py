@@ -17,7 +17,7 @@ from pathlib import Path
 
 from keepsight.errors import StorageError, WeightsError
 from keepsight.zoo import catalogue
-from keepsight.zoo.catalogue import Entry
+from keepsight.zoo.entry import Entry
 
 _DOWNLOAD_TIMEOUT_S = 900
 _CACHE_VARIABLE = "KEEPSIGHT_CACHE"

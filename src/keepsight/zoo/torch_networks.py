@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from keepsight.errors import BadInputError, MissingExtraError, WeightsError
 from keepsight.runtime.preprocess import Preprocessing
 from keepsight.zoo import catalogue, fetch, timm_stages, torchfile
-from keepsight.zoo.catalogue import Entry
+from keepsight.zoo.entry import Entry
 from keepsight.zoo.timm_stages import Stages
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def load(name: str, *, cache: Path | None = None, weights: Path | None = None) -
         from keepsight.zoo import timm_models
 
         return timm_models.network(name, cache=cache, weights=weights)
-    entry = catalogue.entry(name)
+    entry = catalogue.entry(name, task=catalogue.BACKBONE)
     refuse_weights(entry.name, weights)
     make = _BUILDERS[entry.name]
     network = make(entry, torchfile.parse(fetch.read_weights(entry, cache=cache), name=entry.filename))
