@@ -56,6 +56,8 @@ def test_every_mask_comes_back() -> None:
         assert rle.encode(mask.astype(np.bool_)) == rle.encode(mask.astype(np.float32) * 0.5) == value
 
 
+# pycocotools' compiled part does not know numpy 2's `copy` keyword yet.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_pycocotools_agrees_both_ways() -> None:
     coco = pytest.importorskip("pycocotools.mask")
     for mask in masks():

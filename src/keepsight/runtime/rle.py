@@ -156,7 +156,7 @@ def _to_string(lengths: NDArray[np.int64]) -> str:
 
 
 def _from_string(text: str) -> NDArray[np.int64]:
-    signs = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - _FIRST
+    signs = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - _FIRST
     if ((signs < 0) | (signs > _MORE + _BITS)).any():
         raise _wrong("The run-length string has a character that does not belong to it.")
     last = np.flatnonzero(~(signs & _MORE).astype(np.bool_))
