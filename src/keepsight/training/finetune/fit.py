@@ -1,7 +1,8 @@
 """Trains the tail of a network and its classifier on cached activations.
 
 The learning rate follows progress, and progress is the larger of the steps done and the time taken: on a machine that
-slows down, a phase takes fewer steps and still ends with a small learning rate, within its time.
+slows down, a phase takes fewer steps and still ends with a small learning rate, within its time. The course of each
+phase is noted, and a replay follows it without a clock.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from keepsight.errors import StorageError, TrainingError
 from keepsight.training.calibration import fit_temperature, negative_log_likelihood
 from keepsight.training.finetune.cache import Cache
+from keepsight.training.finetune.classifier import Classifier
+from keepsight.training.finetune.course import Course, Pace
 from keepsight.training.finetune.network import Tail
 from keepsight.training.finetune.settings import Plan
 
@@ -50,16 +53,14 @@ class FitResult:
     """What came out of a phase of training.
 
     Attributes:
-        steps: Of the schedule: how many it would have had, had time not hurried it.
-        kept_at: The step whose averaged weights are kept.
+        course: How it went.
         logits: Of the held-out pictures, float32 (m, k), uncalibrated; empty without any.
         features: Of the same, float32 (m, d).
         accuracy, nll, temperature: On them; nll after calibration. None without any.
         curve: Step, accuracy and loss (calibrated) on them, during training.
     """
 
-    steps: int
-    kept_at: int
+    course: Course
     logits: NDArray[np.float32]
     features: NDArray[np.float32]
     accuracy: float | None
@@ -68,53 +69,23 @@ class FitResult:
     curve: tuple[tuple[int, float, float], ...]
 
 
-class Classifier:
-    """A linear layer on standardised features; the standardisation is folded into it when it is exported."""
+@dataclass
+class _State:
+    """Where a phase stands.
 
-    def __init__(self, features: NDArray[np.float32], n_classes: int, *, device: str = "cpu") -> None:
-        import torch
+    Attributes:
+        pace: Which share of it is done.
+        step: Steps done.
+        used: Seconds that they took.
+        curve: What was seen on the way.
+        best: The best weights until now.
+    """
 
-        mean, deviation = features.mean(axis=0), features.std(axis=0)
-        # Channels that are nearly silent on these pictures must not become loud.
-        floor = max(float(np.median(deviation)) * 0.2, 1e-6)
-        self.mean = torch.from_numpy(mean.astype(np.float32)).to(device)
-        self.scale = torch.from_numpy((1 / np.maximum(deviation, floor)).astype(np.float32)).to(device)
-        self.weight = torch.zeros(n_classes, features.shape[1], device=device, requires_grad=True)
-        self.bias = torch.zeros(n_classes, device=device, requires_grad=True)
-
-    def __call__(self, features: Any, *, dropout: float = 0.0) -> Any:
-        """Logits (n, k)."""
-        from torch.nn import functional
-
-        x = (features.float() - self.mean) * self.scale
-        return functional.linear(functional.dropout(x, dropout, training=dropout > 0), self.weight, self.bias)
-
-    def probe(self, features: NDArray[np.float32], labels: NDArray[np.int64], *, iterations: int = 40) -> None:
-        """Fits the classifier alone, so that training begins where a frozen network ends (Kumar et al. 2022)."""
-        import torch
-        from torch.nn import functional
-
-        x = (torch.from_numpy(features).to(self.weight.device) - self.mean) * self.scale
-        y = torch.from_numpy(labels).to(self.weight.device)
-        optimizer = torch.optim.LBFGS([self.weight, self.bias], max_iter=iterations, history_size=10)
-
-        def loss() -> Any:
-            optimizer.zero_grad()
-            logits = functional.linear(x, self.weight, self.bias)
-            found = functional.cross_entropy(logits, y, label_smoothing=0.1) + 0.02 * self.weight.pow(2).sum() / 2
-            found.backward()
-            return found
-
-        optimizer.step(loss)
-
-    def linear(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Weight (k, d) and bias (k,) for features as the network gives them."""
-        import torch
-
-        with torch.no_grad():
-            weight = self.weight * self.scale
-            bias = self.bias - weight @ self.mean
-        return weight.cpu().numpy(), bias.cpu().numpy()
+    pace: Pace
+    step: int = 0
+    used: float = 0.0
+    curve: list[Point] = field(default_factory=list)
+    best: Best | None = None
 
 
 class Trainer:
@@ -165,7 +136,8 @@ class Trainer:
             betas=(0.9, 0.99),
             foreach=True,
         )
-        self.piece = plan.batch
+        # So many pictures at once, fewer where the device has no room for them.
+        self.piece, self.judged_at_once = plan.batch, _EVALUATION_BATCH
         self.all = [*tail.parameters.values(), *head]
         self.average = [value.detach().clone() for value in self.all]
 
@@ -181,7 +153,7 @@ class Trainer:
         progress: Callable[[float], None] | None = None,
         resumed: Mapping[str, Any] | None = None,
         on_evaluation: Callable[[int, float, float], bool] | None = None,
-        stop_at: int | None = None,
+        follow: Course | None = None,
         looks: int = _EVALUATIONS,
     ) -> FitResult:
         """One phase: ``steps`` steps on the pictures ``rows``, fewer where ``seconds`` are over before.
@@ -197,94 +169,87 @@ class Trainer:
             resumed: A checkpoint of this phase.
             on_evaluation: Sees step, accuracy and loss of each evaluation; True stops the phase, as a search that
                 prunes wants.
-            stop_at: For a replay: the weights after this step are kept, whatever the held-out pictures say.
+            follow: For a replay: how the phase went then, which counts whatever clock and held-out pictures say now.
             looks: How often the held-out pictures are asked during the phase.
         """
         import torch
 
         torch.manual_seed(self.seed)
         rng = np.random.default_rng((self.seed, *phase.encode()))
-        step, used = 0, 0.0
-        best: Best | None = None
-        curve: list[Point] = []
-        if resumed is not None:
-            step, used, curve, best = self._resume(resumed, rng)
-        else:
-            # What was averaged before is where this phase begins.
-            with torch.no_grad():
-                for value, kept in zip(self.all, self.average, strict=True):
-                    value.copy_(kept)
-            if len(held) and stop_at is None:
-                best = self._look(held, 0, curve)
-        began = self.clock() - used
+        state = self._begun(resumed, rng, pace=Pace(steps) if follow is None else Pace(follow.steps, follow.pace))
+        end = steps if follow is None else follow.ended_at
+        watch = _Watch(self, held, state, follow=follow, looks=looks, on_evaluation=on_evaluation)
+        if resumed is None:
+            watch.first()
+        began = self.clock() - state.used
         saved = self.clock()
         order = _Order(rows, self.plan.batch, seed=(self.seed, *phase.encode()))
-        horizon = max(5.0, self.plan.averaging * steps)
-        share = 0.0
-        since = 0
-        next_look = max(1, len(curve)) / looks
-        while step < (steps if stop_at is None else min(steps, stop_at)):
-            share = max(step / steps, (self.clock() - began) / seconds)
-            if share >= 1:
-                break
-            self._step(order.batch(step), rng, share=share, rate=rate)
-            step += 1
-            weight = 1 / min(horizon, step + 1)
+        horizon = max(5.0, self.plan.averaging * state.pace.steps)
+        while state.step < end:
+            if follow is None:
+                share = state.pace.measured(state.step, spent=(self.clock() - began) / seconds)
+                if share >= 1:
+                    break
+            else:
+                share = state.pace.followed(state.step)
+            self._step(order.batch(state.step), rng, share=share, rate=rate)
+            state.step += 1
+            weight = 1 / min(horizon, state.step + 1)
             with torch.no_grad():
                 torch._foreach_lerp_(self.average, [value.detach() for value in self.all], weight)
             if progress:
                 progress(share)
-            if share >= next_look and len(held) and stop_at is None:
-                next_look += 1 / looks
-                seen = self._look(held, step, curve)
-                if best is None or seen[0] < best[0]:
-                    best, since = seen, 0
-                elif share > _SETTLED:
-                    since += 1
-                if since >= _PATIENCE or (on_evaluation and on_evaluation(*curve[-1])):
-                    break
+            if watch.enough(share):
+                break
             if self.folder and self.clock() - saved > CHECKPOINT_EVERY_S:
                 saved = self.clock()
-                self._save(phase, rng, step=step, used=saved - began, curve=curve, best=best)
-        # As long as the schedule would have been, had steps alone counted.
-        length = steps if share < step / steps + 1e-9 else max(step, round(step / share))
-        return self._finish(held, step, curve, best, length=length)
+                state.used = saved - began
+                self._save(phase, rng, state)
+        return self._finish(held, state)
 
-    def _look(self, held: NDArray[np.int64], step: int, curve: list[Point]) -> Best:
+    def _begun(self, resumed: Mapping[str, Any] | None, rng: np.random.Generator, *, pace: Pace) -> _State:
+        """Where the phase goes on, or begins: with what was averaged before."""
+        import torch
+
+        if resumed is not None:
+            return self._resume(resumed, rng, pace)
+        with torch.no_grad():
+            for value, kept in zip(self.all, self.average, strict=True):
+                value.copy_(kept)
+        return _State(pace)
+
+    def look(self, held: NDArray[np.int64], state: _State) -> Best:
         """Judges the averaged weights, and tells the curve."""
         logits, _ = self.judge(held)
         accuracy, nll, _ = _figures(logits, self.labels[held])
-        curve.append((step, accuracy, nll))
-        return nll, step, [value.clone() for value in self.average]
+        state.curve.append((state.step, accuracy, nll))
+        return nll, state.step, self.averaged()
 
-    def _finish(
-        self,
-        held: NDArray[np.int64],
-        step: int,
-        curve: list[Point],
-        best: Best | None,
-        *,
-        length: int,
-    ) -> FitResult:
+    def averaged(self) -> list[Any]:
+        """The averaged weights as they are now."""
+        return [value.clone() for value in self.average]
+
+    def _finish(self, held: NDArray[np.int64], state: _State) -> FitResult:
         import torch
 
-        kept_at = step
+        step, curve, best = state.step, state.curve, state.best
+        course = Course(state.pace.steps, step, step, tuple(state.pace.marks))
         if not len(held):
             nothing = np.zeros((0, len(self.classifier.bias)), np.float32)
             width = self.classifier.weight.shape[1]
             features = np.zeros((0, width), np.float32)
-            return FitResult(length, step, nothing, features, None, None, 1.0, tuple(curve))
+            return FitResult(course, nothing, features, None, None, 1.0, tuple(curve))
         logits, features = self.judge(held)
         accuracy, nll, temperature = _figures(logits, self.labels[held])
         curve.append((step, accuracy, nll))
         if best is not None and best[0] < nll:
-            kept_at = best[1]
+            course = replace(course, kept_at=best[1])
             with torch.no_grad():
                 for value, kept in zip(self.average, best[2], strict=True):
                     value.copy_(kept)
             logits, features = self.judge(held)
             accuracy, nll, temperature = _figures(logits, self.labels[held])
-        return FitResult(length, kept_at, logits, features, accuracy, nll, temperature, tuple(curve))
+        return FitResult(course, logits, features, accuracy, nll, temperature, tuple(curve))
 
     def _step(self, rows: NDArray[np.int64], rng: np.random.Generator, *, share: float, rate: float) -> None:
         import torch
@@ -328,16 +293,11 @@ class Trainer:
                     loss = loss * (len(part) / len(maps))
                     loss.backward()
                     total += loss.item()
-            except torch.OutOfMemoryError as error:
-                self.piece //= 2
-                if self.piece < _LEAST_PIECE:
-                    raise TrainingError(
-                        f"The memory of the device has no room for {2 * self.piece} pictures at once.",
-                        expected=f"room for at least {_LEAST_PIECE}.",
-                        do="Free the device for this run, or choose a smaller train.backbone.",
-                    ) from error
+            except torch.OutOfMemoryError:
+                pass  # Tried again below, where the error no longer holds on to what filled the memory.
             else:
                 return total
+            self.piece = _smaller(self.piece)
 
     def _maps(self, rows: NDArray[np.int64], rng: np.random.Generator, *, windowed: bool) -> NDArray[np.float16]:
         """A random window of a random view of each picture, some mirrored; float16 (n, side, side, channels)."""
@@ -364,11 +324,21 @@ class Trainer:
             for value, kept in zip(self.all, self.average, strict=True):
                 value.copy_(kept)
             logits, features = [], []
-            for start in range(0, len(rows), _EVALUATION_BATCH):
-                maps = torch.from_numpy(self.cache.plain[rows[start : start + _EVALUATION_BATCH]]).permute(0, 3, 1, 2)
-                found = self.tail(maps.to(self.tail.device).float(), exact=True)
-                features.append(found.float().cpu().numpy())
-                logits.append(self.classifier(found).cpu().numpy())
+            start = 0
+            while start < len(rows):
+                some = rows[start : start + self.judged_at_once]
+                try:
+                    maps = torch.from_numpy(self.cache.plain[some]).permute(0, 3, 1, 2)
+                    found = self.tail(maps.to(self.tail.device).float(), exact=True)
+                    seen = self.classifier(found).cpu().numpy(), found.float().cpu().numpy()
+                except torch.OutOfMemoryError:
+                    seen = None
+                if seen is None:
+                    self.judged_at_once = _smaller(self.judged_at_once)
+                    continue
+                logits.append(seen[0])
+                features.append(seen[1])
+                start += len(some)
             for value, kept in zip(self.all, trained, strict=True):
                 value.copy_(kept)
         return np.concatenate(logits), np.concatenate(features)
@@ -385,29 +355,21 @@ class Trainer:
         """A checkpoint at the beginning of a phase."""
         self.take_average()
         rng = np.random.default_rng((self.seed, *phase.encode()))
-        self._save(phase, rng, step=0, used=0.0, curve=[], best=None)
+        self._save(phase, rng, _State(Pace(1)))
 
-    def _save(
-        self,
-        phase: str,
-        rng: np.random.Generator,
-        *,
-        step: int,
-        used: float,
-        curve: list[Point],
-        best: Best | None,
-    ) -> None:
+    def _save(self, phase: str, rng: np.random.Generator, state: _State) -> None:
         import torch
 
         if self.folder is None:
             return
         path = self.folder / CHECKPOINT
-        state = {
+        content = {
             "phase": phase,
-            "step": step,
-            "used": used,
-            "curve": [list(point) for point in curve],
-            "best": None if best is None else [best[0], best[1], best[2]],
+            "step": state.step,
+            "used": state.used,
+            "curve": [list(point) for point in state.curve],
+            "pace": [list(mark) for mark in state.pace.marks],
+            "best": None if state.best is None else list(state.best),
             "weights": [value.detach() for value in self.all],
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -416,7 +378,7 @@ class Trainer:
         }
         partial = path.with_suffix(".new")
         try:
-            torch.save(state, partial)
+            torch.save(content, partial)
             partial.replace(path)
         except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
             raise StorageError(
@@ -425,22 +387,75 @@ class Trainer:
                 do="Free disk space and start the run again; it goes on from its last checkpoint.",
             ) from error
 
-    def _resume(
-        self, state: Mapping[str, Any], rng: np.random.Generator
-    ) -> tuple[int, float, list[Point], Best | None]:
+    def _resume(self, saved: Mapping[str, Any], rng: np.random.Generator, pace: Pace) -> _State:
         import torch
 
         with torch.no_grad():
-            for value, kept in zip(self.all, state["weights"], strict=True):
+            for value, kept in zip(self.all, saved["weights"], strict=True):
                 value.copy_(kept)
-            for value, kept in zip(self.average, state["average"], strict=True):
+            for value, kept in zip(self.average, saved["average"], strict=True):
                 value.copy_(kept)
-        self.optimizer.load_state_dict(state["optimizer"])
-        rng.bit_generator.state = _numbers(state["rng"])
-        torch.set_rng_state(state["torch"])
-        best = state["best"]
-        curve = [(int(step), float(accuracy), float(nll)) for step, accuracy, nll in state["curve"]]
-        return state["step"], state["used"], curve, None if best is None else (best[0], best[1], best[2])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        rng.bit_generator.state = _numbers(saved["rng"])
+        torch.set_rng_state(saved["torch"])
+        best = saved["best"]
+        if not pace.marks:
+            pace = Pace(pace.steps, [(int(step), int(parts)) for step, parts in saved.get("pace", ())])
+        return _State(
+            pace,
+            step=saved["step"],
+            used=saved["used"],
+            curve=[(int(step), float(accuracy), float(nll)) for step, accuracy, nll in saved["curve"]],
+            best=None if best is None else (best[0], best[1], best[2]),
+        )
+
+
+class _Watch:
+    """Looks at the held-out pictures during a phase, keeps the best weights and says when to stop; where a course is
+    followed, it keeps what was kept then and asks nobody.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        held: NDArray[np.int64],
+        state: _State,
+        *,
+        follow: Course | None,
+        looks: int,
+        on_evaluation: Callable[[int, float, float], bool] | None,
+    ) -> None:
+        self._trainer, self._held, self._state, self._course = trainer, held, state, follow
+        self._looks, self._on_evaluation = looks, on_evaluation
+        self._since = 0
+        self._next = max(1, len(state.curve)) / looks
+
+    def first(self) -> None:
+        """Before the first step."""
+        if self._course is not None:
+            self._keep(self._course)
+        elif len(self._held):
+            self._state.best = self._trainer.look(self._held, self._state)
+
+    def enough(self, share: float) -> bool:
+        """After each step, with the share of the phase that it began at."""
+        state = self._state
+        if self._course is not None:
+            self._keep(self._course)
+            return False
+        if share < self._next or not len(self._held):
+            return False
+        self._next += 1 / self._looks
+        seen = self._trainer.look(self._held, state)
+        if state.best is None or seen[0] < state.best[0]:
+            state.best, self._since = seen, 0
+        elif share > _SETTLED:
+            self._since += 1
+        return self._since >= _PATIENCE or bool(self._on_evaluation and self._on_evaluation(*state.curve[-1]))
+
+    def _keep(self, course: Course) -> None:
+        if self._state.step == course.kept_at < course.ended_at:
+            self._state.best = (-math.inf, self._state.step, self._trainer.averaged())
 
 
 def checkpoint(folder: Path) -> Mapping[str, Any] | None:
@@ -454,6 +469,25 @@ def checkpoint(folder: Path) -> Mapping[str, Any] | None:
     except (FileNotFoundError, EOFError, RuntimeError, pickle.UnpicklingError):
         return None
     return state
+
+
+def _smaller(piece: int) -> int:
+    """Half as many pictures at once, for a device that had no room for ``piece``; what it keeps in reserve is freed.
+
+    Raises:
+        TrainingError: They would be too few.
+    """
+    import torch
+
+    if piece // 2 < _LEAST_PIECE:
+        raise TrainingError(
+            f"The memory of the device has no room for {piece} pictures at once.",
+            expected=f"room for at least {_LEAST_PIECE}.",
+            do="Free the device for this run, or choose a smaller train.backbone.",
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return piece // 2
 
 
 def one_cycle(share: float) -> float:

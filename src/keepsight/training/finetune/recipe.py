@@ -25,7 +25,9 @@ from keepsight.tasks.reliability import expected_calibration_error
 from keepsight.training.augment import Augmenter
 from keepsight.training.finetune import deciding, export, suitability
 from keepsight.training.finetune.cache import Cache, build, views_that_fit
-from keepsight.training.finetune.fit import SECOND_RATE, Classifier, FitResult, Trainer, checkpoint
+from keepsight.training.finetune.classifier import Classifier
+from keepsight.training.finetune.course import Course
+from keepsight.training.finetune.fit import SECOND_RATE, FitResult, Trainer, checkpoint
 from keepsight.training.finetune.network import Cut, Tail, cuts, features_only, free_size, trunk
 from keepsight.training.finetune.search import search
 from keepsight.training.finetune.settings import Plan
@@ -69,6 +71,12 @@ def finetune(material: Material) -> Trained:
     torch.set_num_threads(_cores())
     try:
         return _Run(material).trained()
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "The memory of the device has no room for the network.",
+            expected="room for it, its optimiser and a few pictures.",
+            do="Free the device for this run, choose a smaller train.backbone, or train with the recipe `head`.",
+        ) from error
     finally:
         torch.set_num_threads(threads)
 
@@ -143,7 +151,7 @@ class _Run:
         _, features = trainer.judge(np.flatnonzero(cache.there))
         table = np.zeros((len(material.labels), features.shape[1]), np.float32)
         table[cache.there] = features
-        resolved = replace(plan, steps=found.steps, stopped_at=found.kept_at, more_steps=last.kept_at)
+        resolved = replace(plan, first=found.course, second=last.course)
         made = self._made(model, table, first, found, plan=resolved)
         return made if trials is None else replace(made, figures={**made.figures, "search": trials})
 
@@ -405,24 +413,23 @@ class _Run:
                 steps=plan.steps,
                 seconds=seconds,
                 resumed=resumed,
-                stop_at=plan.stopped_at,
+                follow=plan.first,
                 progress=self._follow("training", plan.steps),
             )
             self._keep(found)
             saved = None
             trainer.save(SECOND_PHASE)
-        more = plan.more_steps
-        if self.material.plan is None:
-            # So many that each picture that was held out weighs as much as the others.
-            more = min(more, math.ceil(deciding.SECOND_SHARE * max(found.kept_at, 1)))
+        # So many that each picture that was held out weighs as much as the others.
+        more = min(plan.more_steps, math.ceil(deciding.SECOND_SHARE * max(found.course.kept_at, 1)))
+        spent_s = 0.0 if saved is None else float(saved["used"])
         last = trainer.run(
             SECOND_PHASE,
             both.rows,
             both.held,
-            steps=max(1, more),
-            stop_at=more if len(first.held) else 0,
+            steps=more if len(first.held) else 0,
+            follow=plan.second,
             rate=SECOND_RATE,
-            seconds=max(1.0, self._left_s()) if self.timed else math.inf,
+            seconds=max(1.0, spent_s + self._left_s()) if self.timed else math.inf,
             resumed=saved,
             progress=self._follow("training with all pictures", more),
         )
@@ -455,7 +462,8 @@ class _Run:
             partial,
             logits=found.logits,
             features=found.features,
-            numbers=np.array([found.steps, found.kept_at]),
+            numbers=np.array([found.course.steps, found.course.ended_at, found.course.kept_at]),
+            pace=np.array(found.course.pace, np.int64).reshape(-1, 2),
             temperature=np.array(found.temperature),
             figures=np.array([np.nan if each is None else each for each in (found.accuracy, found.nll)]),
             curve=np.array(found.curve).reshape(-1, 3),
@@ -466,9 +474,9 @@ class _Run:
         try:
             with np.load(self.folder / FIRST) as kept:
                 accuracy, nll = (None if math.isnan(each) else float(each) for each in kept["figures"])
+                steps, ended_at, kept_at = (int(each) for each in kept["numbers"])
                 return FitResult(
-                    steps=int(kept["numbers"][0]),
-                    kept_at=int(kept["numbers"][1]),
+                    course=Course(steps, ended_at, kept_at, tuple((int(at), int(n)) for at, n in kept["pace"])),
                     logits=kept["logits"],
                     features=kept["features"],
                     accuracy=accuracy,
@@ -476,8 +484,8 @@ class _Run:
                     temperature=float(kept["temperature"]),
                     curve=tuple((int(step), float(right), float(loss)) for step, right, loss in kept["curve"]),
                 )
-        except FileNotFoundError:
-            return None
+        except (FileNotFoundError, KeyError, ValueError):
+            return None  # There is none, or a version before this one wrote it.
 
     def _check(self, model: bytes, cache: Cache, trainer: Trainer) -> None:
         """The exported graph from the picture on against the trained tail on the trunk's activations."""

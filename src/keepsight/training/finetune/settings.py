@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from keepsight.training.finetune.course import Course
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,8 +32,8 @@ class Plan:
         dropout: Before the classifier.
         averaging: Share of the steps over which weights are averaged.
         hold_out: "validation", or "groups" for a share of the groups.
-        stopped_at: Steps after which the held-out loss was lowest; None where all steps count.
         search: How a search over settings ended, in short; None where there was none.
+        first, second: How the phases went, for a replay; None before.
     """
 
     cut: str
@@ -52,8 +54,9 @@ class Plan:
     smoothing: float = 0.1
     dropout: float = 0.2
     averaging: float = 0.03
-    stopped_at: int | None = None
     search: Mapping[str, Any] | None = None
+    first: Course | None = None
+    second: Course | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For the run's record."""
@@ -65,6 +68,14 @@ class Plan:
         known: dict[str, Any] = {item.name: values[item.name] for item in fields(cls) if item.name in values}
         for name, value in known.items():
             known[name] = tuple(value) if isinstance(value, list) else value
+        for name in ("first", "second"):
+            if known.get(name) is not None:
+                known[name] = Course.from_dict(known[name])
+        if "stopped_at" in values and known.get("first") is None:
+            # As runs recorded it that noted no pace.
+            end, more = values["stopped_at"], known["more_steps"]
+            end = known["steps"] if end is None else end
+            known |= {"first": Course(known["steps"], end, end), "second": Course(more, more, more)}
         return cls(**known)
 
     def estimate_s(self, *, step_s: float, view_s: float, pictures: int) -> float:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from keepsight.errors import ConflictError, TrainingError
 from keepsight.training.finetune.cache import Cache
-from keepsight.training.finetune.fit import Classifier, FitResult, Trainer
+from keepsight.training.finetune.classifier import Classifier
+from keepsight.training.finetune.fit import FitResult, Trainer
 from keepsight.training.finetune.network import Cut, Tail
 from keepsight.training.finetune.settings import Plan
 
