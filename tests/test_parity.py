@@ -19,6 +19,7 @@ from keepsight.runtime.manifest import BackboneInfo, BundleInfo
 from keepsight.runtime.predictor import Predictor, embed
 from keepsight.runtime.session import open_session
 from keepsight.store.workspace import Workspace
+from keepsight.tasks.classification import probabilities
 from keepsight.training import evaluation, material, recipes
 from keepsight.training.material import Part
 from keepsight.zoo.backbone import Backbone, load_backbone
@@ -133,7 +134,7 @@ def test_evaluation_answers_as_the_server_does(ws: Workspace, part: Part, merged
     assert [output.label for output in quick.outputs if output is not None] == [output.label for output in online]
     assert [output.label for output in online] == part.labels
     tables = [
-        evaluation.probabilities(found, LABELS) for found in (quick, evaluation.Answers(tuple(online), part.features))
+        probabilities(found.predictions, LABELS) for found in (quick, evaluation.Answers(tuple(online), part.features))
     ]
     assert np.abs(tables[0] - tables[1]).max() < 1e-2
 

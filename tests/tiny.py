@@ -188,7 +188,10 @@ def material(
         **others,
     }
     return Material(
+        task="classification",
         backbone=backbone_ or backbone(),
+        values=[{"label": names[label]} for label in labels],
+        sizes=np.full((len(labels), 2), SIDE, np.int64),
         features=features,
         labels=labels,
         groups=np.arange(len(labels)) if groups is None else groups,

@@ -26,7 +26,7 @@ def asked(shop: Path) -> Path:
         place = np.arange(40)
         evidence = Evidence(
             trigger="hand",
-            test=Judged(["knife", "spoon"] * 20, place != 1, ~np.isin(place, [0, 2])),
+            test=Judged([("knife",), ("spoon",)] * 20, place != 1, ~np.isin(place, [0, 2])),
             latency_ms=8.0,
             champion_latency_ms=9.5,
         )

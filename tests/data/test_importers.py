@@ -42,7 +42,9 @@ def put(path: Path, seed: int = 0) -> Path:
 
 def rows_of(shop: Shop) -> dict[str, tuple[str, str]]:
     """(label, split) by name."""
-    return {item.name: (samples.label_of(item.value), item.split) for item in samples.current(shop.workspace, "shop")}
+    return {
+        item.name: ((item.value or {}).get("label", ""), item.split) for item in samples.current(shop.workspace, "shop")
+    }
 
 
 def codes(report: ImportReport) -> dict[str, str]:

@@ -39,7 +39,7 @@ def test_vectors_are_those_of_the_network_and_its_preprocessing(shop: Shop, back
         measured = quality.measure(image, info=read(build_picture(seed))[1])
         expected = [measured.blur, measured.brightness, measured.contrast]
         np.testing.assert_allclose(found.quality[place], expected, rtol=1e-6)
-    assert found.sides.tolist() == [8] * 4
+    assert found.sizes.tolist() == [[8, 8]] * 4
     assert found.features.dtype == np.float32
 
 

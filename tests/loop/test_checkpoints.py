@@ -214,5 +214,5 @@ def test_training_goes_on_where_another_machine_stopped(tmp_path: Path, monkeypa
     assert next(values["done"] for values in told if values["text"] == "training") >= 9
     assert trained.plan["cut"] == decided["cut"]
     assert list(trained.plan["augmentations"]) == decided["augmentations"]
-    assert np.array_equal(whole.judged, trained.judged)
-    assert np.abs(whole.probabilities - trained.probabilities).max() < 0.1
+    assert np.array_equal(whole.held_out.judged, trained.held_out.judged)
+    assert np.abs(whole.held_out.confidence - trained.held_out.confidence).max() < 0.1

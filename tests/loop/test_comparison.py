@@ -161,7 +161,7 @@ def test_what_the_evaluation_found_reaches_the_gate(ws: Workspace) -> None:
     assert (evidence.evaluation or {})["robustness"][0]["kept"] == 0.5
     assert evidence.licences == (LICENCE,)
     assert evidence.int8 is not None
-    assert len(evidence.int8.int8_right) == len(evidence.test) == 80
+    assert len(evidence.int8.int8_scores) == len(evidence.test) == 80
 
 
 def test_a_model_that_no_gate_saw_has_a_card_too(ws: Workspace) -> None:

@@ -80,7 +80,7 @@ def test_figures_are_those_of_scikit_learn() -> None:
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
     shares, labels = predictions(n=300)
-    found = classification.evaluate(shares, labels, names=names(6), seed=0)
+    found = classification.measure(shares, labels, names=names(6), seed=0)
     told = shares.argmax(axis=1)
     assert found.accuracy.value == pytest.approx(accuracy_score(labels, told))
     assert np.array_equal(found.confusion, confusion_matrix(labels, told))
@@ -98,7 +98,7 @@ def test_figures_are_those_of_scikit_learn() -> None:
 def test_each_figure_lies_in_its_interval_and_it_all_is_json() -> None:
     shares, labels = predictions(n=120, k=9)
     groups = np.arange(120) // 3
-    found = classification.evaluate(shares, labels, names=names(9), groups=groups, seed=0)
+    found = classification.measure(shares, labels, names=names(9), groups=groups, seed=0)
     told = json.loads(json.dumps(found.as_dict()))
     intervals = [told[name] for name in ("accuracy", "precision", "recall", "f1", "ece")]
     intervals += [row[name] for row in told["per_class"].values() for name in ("precision", "recall", "f1")]
@@ -111,7 +111,7 @@ def test_each_figure_lies_in_its_interval_and_it_all_is_json() -> None:
 
 def test_classes_without_pictures_are_named() -> None:
     shares, labels = predictions(n=50, k=4)
-    found = classification.evaluate(shares[labels != 2], labels[labels != 2], names=names(4), seed=0)
+    found = classification.measure(shares[labels != 2], labels[labels != 2], names=names(4), seed=0)
     assert found.absent == ("class 2",)
     assert found.per_class["class 2"].recall.value is None
     # The mean is over the classes that are there.
@@ -121,7 +121,7 @@ def test_classes_without_pictures_are_named() -> None:
 
 def test_five_right_answers_do_not_prove_perfection() -> None:
     shares = np.eye(2)[[0] * 5 + [1] * 5]
-    found = classification.evaluate(shares, np.repeat([0, 1], 5), names=["a", "b"], seed=0)
+    found = classification.measure(shares, np.repeat([0, 1], 5), names=["a", "b"], seed=0)
     assert found.per_class["a"].f1.value == 1
     assert found.per_class["a"].f1.low < 0.8
     assert found.accuracy.low < 0.8
@@ -129,10 +129,10 @@ def test_five_right_answers_do_not_prove_perfection() -> None:
 
 def test_photos_of_one_shelf_widen_the_intervals() -> None:
     shares, labels = predictions(n=150)
-    repeated = classification.evaluate(
+    repeated = classification.measure(
         shares.repeat(4, axis=0), labels.repeat(4), names=names(6), groups=np.arange(150).repeat(4), seed=0
     )
-    once = classification.evaluate(shares, labels, names=names(6), seed=0)
+    once = classification.measure(shares, labels, names=names(6), seed=0)
     for name in ("accuracy", "recall", "f1"):
         wide, plain = getattr(repeated, name), getattr(once, name)
         assert wide.value == pytest.approx(plain.value)
@@ -141,22 +141,22 @@ def test_photos_of_one_shelf_widen_the_intervals() -> None:
 
 def test_intervals_of_calibrated_models_reach_down_to_no_error() -> None:
     shares, labels = predictions(n=2000, seed=5)
-    ece = classification.evaluate(shares, labels, names=names(6), seed=0).ece
+    ece = classification.measure(shares, labels, names=names(6), seed=0).ece
     assert ece.low < 0.02
     wrong = np.roll(labels, 1)
-    assert classification.evaluate(shares, wrong, names=names(6), seed=0).ece.low > 0.3
+    assert classification.measure(shares, wrong, names=names(6), seed=0).ece.low > 0.3
 
 
 def test_the_bootstrap_repeats() -> None:
     shares, labels = predictions(n=80)
-    one, two = (classification.evaluate(shares, labels, names=names(6), seed=4).as_dict() for _ in range(2))
+    one, two = (classification.measure(shares, labels, names=names(6), seed=4).as_dict() for _ in range(2))
     assert one == two
 
 
 def test_no_pictures_give_no_figures_and_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = classification.evaluate(np.zeros((0, 3)), np.zeros(0, np.int64), names=names(3), seed=0)
+        found = classification.measure(np.zeros((0, 3)), np.zeros(0, np.int64), names=names(3), seed=0)
     assert found.accuracy.value is None
     assert len(found.absent) == 3
     json.dumps(found.as_dict())

@@ -11,7 +11,7 @@ import pytest
 
 from keepsight.errors import ExecutorError, MissingExtraError, StorageError, TrainingError
 from keepsight.training.automatic import better_of
-from keepsight.training.recipes import Material, Recipe, Trained
+from keepsight.training.recipes import HeldOut, Material, Recipe, Trained
 from tests.tiny import DIMENSIONS, material
 
 N = 400
@@ -34,8 +34,7 @@ def recipe(name: str, right: float, calls: list[str], *, judged: slice = slice(N
         return Trained(
             model=name.encode(),
             temperature=1.0,
-            probabilities=np.eye(2)[answer],
-            judged=held_out,
+            held_out=HeldOut.of_probabilities(np.eye(2)[answer], given.labels, held_out),
             features=given.features,
             frozen=name == "head",
             plan={"recipe": name, "asked": given.plan},

@@ -19,6 +19,7 @@ from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.session import open_session
 from keepsight.store import schema
 from keepsight.store.workspace import Workspace
+from keepsight.tasks.classification import probabilities
 from keepsight.training import evaluation, material
 from keepsight.training.material import Part
 from tests.tiny import backbone, bundle, picture, workspace_with
@@ -69,7 +70,7 @@ def test_vectors_and_pictures_give_the_same_answers(ws: Workspace, test_part: Pa
     labels = [[output.label for output in found.outputs if output is not None] for found in (first, second)]
     assert labels[0] == labels[1]
     assert len(labels[0]) == 24
-    tables = [evaluation.probabilities(found, CLASSES) for found in (first, second)]
+    tables = [probabilities(found.predictions, CLASSES) for found in (first, second)]
     assert np.abs(tables[0] - tables[1]).max() < 1e-2
     assert np.allclose(tables[1].sum(axis=1), 1.0, atol=1e-4)
 
@@ -95,14 +96,22 @@ def test_vectors_of_another_network_are_not_used(change: Mapping[str, Any]) -> N
 
 def test_a_class_that_the_model_lacks_counts_as_wrong(ws: Workspace, test_part: Part) -> None:
     found = answers(ws, bundle(labels=("x", "y")), test_part)
-    assert not found.correct(test_part.labels).any()
+    assert not found.right(test_part).any()
+    assert not found.scores(test_part).any()
 
 
 @pytest.mark.parametrize("way", ["erased", "gone"])
 def test_a_picture_that_cannot_be_read_any_more_counts_as_wrong(ws: Workspace, test_part: Part, way: str) -> None:
     whole = bundle(1, extra={})
     before = answers(ws, whole, test_part)
-    labels = [output.label for output in before.outputs if output is not None]
+    truth = replace(
+        test_part,
+        samples=tuple(
+            replace(sample, value={"label": output.label})
+            for sample, output in zip(test_part.samples, before.outputs, strict=True)
+            if output is not None
+        ),
+    )
     if way == "gone":
         lose(ws, test_part, 3)
     else:
@@ -110,9 +119,10 @@ def test_a_picture_that_cannot_be_read_any_more_counts_as_wrong(ws: Workspace, t
             ws.blobs.erase(connection, test_part.samples[3].picture_id, now=0.0)
     after = answers(ws, whole, test_part)
     assert after.outputs[3] is None
-    assert after.correct(labels).tolist() == [place != 3 for place in range(24)]
+    assert after.right(truth).tolist() == [place != 3 for place in range(24)]
+    assert after.scores(truth).tolist() == [float(place != 3) for place in range(24)]
     # Where nothing is known every class is as likely.
-    assert evaluation.probabilities(after, ("a", "b"))[3].tolist() == [0.5, 0.5]
+    assert probabilities(after.predictions, ("a", "b"))[3].tolist() == [0.5, 0.5]
     assert evaluation.median_latency_ms(ws, whole, test_part) > 0
     with pytest.raises(DataError):
         evaluation.median_latency_ms(ws, whole, test_part.take(np.array([3])))
@@ -120,4 +130,4 @@ def test_a_picture_that_cannot_be_read_any_more_counts_as_wrong(ws: Workspace, t
 
 def test_no_pictures_no_answers(ws: Workspace, test_part: Part) -> None:
     nothing = answers(ws, bundle(), test_part.take(np.array([], np.int64)))
-    assert nothing.correct([]).shape == (0,)
+    assert nothing.predictions == []

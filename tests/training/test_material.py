@@ -63,7 +63,7 @@ def test_train_and_val_train_and_test_judges(ws: Workspace) -> None:
     training = parts["training"]
     assert training.features.shape == (8, DIMENSIONS)
     assert sorted(training.labels) == ["a"] * 4 + ["b"] * 4
-    assert set(training.sides.tolist()) == {8}
+    assert training.sizes.tolist() == [[8, 8]] * len(training)
     assert set(training.keys).isdisjoint(parts["test"].keys)
 
 

@@ -37,11 +37,12 @@ def test_a_head_learns_and_the_same_seed_gives_the_same_bytes(tmp_path: Path) ->
     recipe = recipes.get("classification", "head")
     material = made_of(7, tmp_path)
     trained = recipe(material)
-    assert trained.probabilities.shape == (60, 3)
-    assert np.allclose(trained.probabilities.sum(axis=1), 1.0)
-    held_out = trained.probabilities[trained.judged].argmax(axis=1) == material.labels[trained.judged]
-    assert held_out.mean() == pytest.approx(trained.figures["accuracy"])
-    assert trained.figures["pictures"] == trained.judged.sum() > 0
+    held_out = trained.held_out
+    assert held_out.confidence.shape == (60,)
+    assert (held_out.confidence[held_out.judged] > 1 / 3).all()
+    assert np.array_equal(held_out.right, held_out.predicted == material.labels)
+    assert held_out.right[held_out.judged].mean() == pytest.approx(trained.figures["accuracy"])
+    assert trained.figures["pictures"] == held_out.judged.sum() > 0
     assert recipe(made_of(7, tmp_path)).model == trained.model
     session = open_session(trained.model)
     image = np.zeros((2, 3, 8, 8), np.float32)

@@ -28,10 +28,11 @@ def part(
         for place, meta in enumerate(metas)
     )
     return Part(
+        task="classification",
         samples=samples,
         features=np.zeros((n, 2), np.float32),
         quality=np.tile(np.array([0.5, 120.0, 40.0], np.float32), (n, 1)) if quality is None else quality,
-        sides=np.full(n, side, np.int64),
+        sizes=np.full((n, 2), side, np.int64),
         groups=np.arange(n),
     )
 

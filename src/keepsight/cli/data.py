@@ -146,7 +146,8 @@ def show_version(
     with opened(workspace) as ws:
         version = versions.get(ws, ws.check_project(project), which)
         rows = reading.at_version(ws, project, version.number)
-    counts = Counter((reading.label_of(row.value) or "(no label)", row.split) for row in rows)
+        names, summary = reading.counted_as(ws, project), reading.summaries(ws, project)
+    counts = Counter((name or "(no label)", row.split) for row in rows for name in names(row.value))
     splits = sorted({split for _, split in counts})
     classes = sorted({label for label, _ in counts})
     value: dict[str, Any] = {
@@ -161,7 +162,7 @@ def show_version(
         told = f"Version {version.number} of {project}: {version.samples} pictures, {version.message}\n"
         told += table(("class", *splits), lines, empty="No pictures.")
         if samples:
-            listed = [(row.sample_id, row.split, reading.label_of(row.value), row.name) for row in rows]
+            listed = [(row.sample_id, row.split, summary(row.value), row.name) for row in rows]
             told += "\n\n" + table(("sample", "split", "label", "name"), listed, empty="")
         return told
 

@@ -171,6 +171,7 @@ class _Import:
         self._rejected: list[Rejected] = []
         self._checked: set[str] = set()
         self._failed: dict[str, PictureError] = {}
+        self._summary = samples.summaries(ws, project)
         self._labels: dict[str, tuple[Mapping[str, Any], str]] = {}
         self._splits: dict[str, str] = {}
         self._conflicting: set[str] = set()
@@ -245,7 +246,7 @@ class _Import:
             if sample_id not in self._conflicting:
                 self._conflicting.add(sample_id)
                 found.add(sample_id)
-            here, there = samples.label_of(item.value), samples.label_of(value)
+            here, there = self._summary(item.value), self._summary(value)
             self._reject(
                 item,
                 "conflicting_labels",

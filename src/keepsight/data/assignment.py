@@ -20,10 +20,11 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
+from keepsight import tasks
 from keepsight.config import ProjectSettings
 from keepsight.data import rows, samples, splits, vectors
 from keepsight.data.rows import PENDING
-from keepsight.data.samples import Sample, label_of
+from keepsight.data.samples import Sample
 from keepsight.store import schema
 from keepsight.store.workspace import Workspace
 from keepsight.zoo.backbone import Backbone
@@ -63,7 +64,8 @@ def decide(ws: Workspace, project: str, *, backbone: Backbone | None = None) -> 
         else:
             decided.update({sample.sample_id: split for sample in unit})
     shares = {"val": settings["data.val_share"], "test": settings["data.test_share"]}
-    return decided | _divide(undecided, {"train": 1 - sum(shares.values()), **shares}, seed=settings["train.seed"])
+    fractions = {"train": 1 - sum(shares.values()), **shares}
+    return decided | _divide(undecided, fractions, task=tasks.get(settings["task"]), seed=settings["train.seed"])
 
 
 def apply(connection: Connection, project: str, decided: Mapping[str, str]) -> None:
@@ -155,7 +157,8 @@ def near_duplicate_level(settings: ProjectSettings, some: Sequence[Sample], unit
     if settings["data.near_duplicate"] is not None:
         return float(settings["data.near_duplicate"])
     labelled = [place for place, sample in enumerate(some) if sample.value is not None and unit[place].any()]
-    labels = [label_of(some[place].value) for place in labelled]
+    task = tasks.get(settings["task"])
+    labels = [task.stratum(some[place].value or {}) for place in labelled]
     return splits.near_duplicate_threshold(unit[labelled], labels, seed=settings["train.seed"])
 
 
@@ -215,14 +218,16 @@ def _by_origin(project: str, key: str, unit: Sequence[Sample]) -> str | None:
     return "train" if all(chosen) else None
 
 
-def _divide(units: Mapping[str, Sequence[Sample]], fractions: Mapping[str, float], *, seed: int) -> dict[str, str]:
-    """New units over train, val and test, stratified by class."""
+def _divide(
+    units: Mapping[str, Sequence[Sample]], fractions: Mapping[str, float], *, task: tasks.Task, seed: int
+) -> dict[str, str]:
+    """New units over train, val and test, stratified by what the task says."""
     members = [(sample, key) for key, unit in units.items() for sample in unit]
     if not members:
         return {}
     names = splits.assign_splits(
         [key for _, key in members],
-        [label_of(sample.value) for sample, _ in members],
+        ["" if sample.value is None else task.stratum(sample.value) for sample, _ in members],
         fractions=fractions,
         seed=seed,
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from keepsight.data import rows
-from keepsight.data.samples import label_of
+from keepsight.data import rows, samples
 from keepsight.store import schema
 from keepsight.store.audit import canonical
 from keepsight.store.schema import REMOVAL_PENDING
@@ -50,11 +50,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Diff:
-    """What changed from version ``before`` to version ``after`` (None: as things stand now), ordered by sample id."""
+    """What changed from version ``before`` to version ``after`` (None: as things stand now), ordered by sample id.
+
+    ``counted_as`` tells under which names an annotation is counted.
+    """
 
     before: int
     after: int | None
     changes: tuple[Change, ...]
+    counted_as: Callable[[Mapping[str, Any] | None], tuple[str, ...]] = field(repr=False, compare=False)
 
     def of_kind(self, kind: str) -> list[Change]:
         """The changes of one kind; a sample that got another label and another split is ``relabelled``."""
@@ -65,7 +69,7 @@ class Diff:
         counted: dict[str, Counter[str]] = {}
         for change in self.changes:
             value = change.value_before if change.kind == "removed" else change.value_after
-            counted.setdefault(change.kind, Counter())[label_of(value)] += 1
+            counted.setdefault(change.kind, Counter()).update(self.counted_as(value))
         return {kind: dict(sorted(classes.items())) for kind, classes in sorted(counted.items())}
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,7 +105,7 @@ def between(ws: Workspace, project: str, before: int, after: int | None) -> Diff
         change = _change(sample_id, members, notes)
         if change is not None:
             changes.append(change)
-    return Diff(before, after, tuple(changes))
+    return Diff(before, after, tuple(changes), samples.counted_as(ws, project))
 
 
 def _sides(connection: Connection, table: sa.Table, project: str, before: int, after: int | None) -> tuple[Rows, Rows]:

@@ -7,13 +7,14 @@ become part of the next version. ``keepsight.data.adding`` brings pictures in by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from keepsight import tasks
 from keepsight.data import rows
 from keepsight.data.rows import PENDING, SPLITS
 from keepsight.errors import BadInputError, NotFoundError
@@ -21,6 +22,9 @@ from keepsight.store import audit, schema
 from keepsight.store.audit import canonical
 from keepsight.store.schema import REMOVAL_PENDING
 from keepsight.store.workspace import Workspace
+
+# An annotation that names no class is counted under this.
+NO_CLASS = "(labelled)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,19 @@ class Sample:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def label_of(value: Mapping[str, Any] | None) -> str:
-    """An annotation in one word, for counting; empty where there is none."""
-    return "" if value is None else str(value.get("label", ""))
+def summaries(ws: Workspace, project: str) -> Callable[[Mapping[str, Any] | None], str]:
+    """A function that gives an annotation of the project in a few words; "" where there is none."""
+    task = tasks.get(ws.settings(project)["task"])
+    return lambda value: "" if value is None else task.summary(value)
+
+
+def counted_as(ws: Workspace, project: str) -> Callable[[Mapping[str, Any] | None], tuple[str, ...]]:
+    """A function that tells under which names an annotation of the project is counted.
+
+    Those are its classes; ``("(labelled)",)`` where it names none, and ``("",)`` where there is no annotation.
+    """
+    task = tasks.get(ws.settings(project)["task"])
+    return lambda value: ("",) if value is None else task.classes(value) or (NO_CLASS,)
 
 
 def current(ws: Workspace, project: str) -> list[Sample]:

@@ -60,13 +60,13 @@ class Vectors:
         present: bool (n,); where False, there is no vector and the other rows hold zeros.
         features: float32 (n, d), as the backbone gave them (not normalised).
         quality: float32 (n, 3): blur, brightness and contrast (see ``keepsight.runtime.quality``).
-        sides: int64 (n,), the shorter side of the original picture in pixels.
+        sizes: int64 (n, 2), width and height of the original picture in pixels, upright.
     """
 
     present: NDArray[np.bool_]
     features: NDArray[np.float32]
     quality: NDArray[np.float32]
-    sides: NDArray[np.int64]
+    sizes: NDArray[np.int64]
 
 
 def backbone_of(ws: Workspace, settings: ProjectSettings) -> Backbone:
@@ -131,7 +131,7 @@ def load(ws: Workspace, picture_ids: Sequence[str], backbone: Backbone) -> Vecto
         present=np.zeros(n, np.bool_),
         features=np.zeros((n, backbone.features_dim), np.float32),
         quality=np.zeros((n, 3), np.float32),
-        sides=np.zeros(n, np.int64),
+        sizes=np.zeros((n, 2), np.int64),
     )
     places: dict[str, list[int]] = {}
     for place, picture_id in enumerate(picture_ids):
@@ -152,7 +152,7 @@ def load(ws: Workspace, picture_ids: Sequence[str], backbone: Backbone) -> Vecto
         for part in rows.chunks(wanted):
             sizes = sa.select(picture.c.id, picture.c.width, picture.c.height).where(picture.c.id.in_(part))
             for picture_id, width, height in connection.execute(sizes):
-                found.sides[places[picture_id]] = min(width, height)
+                found.sizes[places[picture_id]] = (width, height)
     return found
 
 

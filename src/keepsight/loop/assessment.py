@@ -9,9 +9,9 @@ from keepsight.config import ProjectSettings, Value
 from keepsight.data import vectors, versions
 from keepsight.loop import runs
 from keepsight.loop.faults import fault_point
-from keepsight.loop.work import Job, Progress, known_pictures
+from keepsight.loop.work import Job, Progress
 from keepsight.store.workspace import Workspace
-from keepsight.training import material, models
+from keepsight.training import evaluation, material, models
 from keepsight.training.assessment import store
 from keepsight.training.assessment.assess import assess
 from keepsight.training.assessment.robustness import robustness_card
@@ -54,7 +54,7 @@ def disturb(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     card = robustness_card(
         job.ws,
         bundle,
-        known_pictures(job.parts(progress)["test"], bundle.info.labels),
+        evaluation.answerable(job.parts(progress)["test"], bundle.info.labels),
         seed=job.settings["train.seed"],
         pictures=_pictures(job.settings),
         progress=progress,

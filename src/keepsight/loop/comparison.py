@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from keepsight.delivery import deployments
 from keepsight.errors import DataError
-from keepsight.loop.work import Job, Progress, figures_of, known_pictures
+from keepsight.loop.work import Job, Progress, figures_of
 from keepsight.runtime.bundle import Bundle
 from keepsight.training import evaluation, gate, models, slices
 from keepsight.training.assessment import store
@@ -48,9 +48,9 @@ def gather(
     test = parts["test"]
     judged = {
         name: gate.Judged(
-            labels=parts[name].labels,
-            challenger=new.right(parts[name]),
-            champion=None if old is None else old.right(parts[name]),
+            classes=parts[name].classes,
+            challenger=new.scores(parts[name]),
+            champion=None if old is None else old.scores(parts[name]),
             groups=parts[name].groups,
             slices=slices.slices_of(parts[name], least=1),
         )
@@ -58,8 +58,8 @@ def gather(
     }
     int8 = None
     if "int8" in new.bundle.variants and len(test):
-        both = {variant: new.right(test, variant=variant) for variant in ("float", "int8")}
-        int8 = gate.Int8Answers(float_right=both["float"], int8_right=both["int8"])
+        both = {variant: new.scores(test, variant=variant) for variant in ("float", "int8")}
+        int8 = gate.Int8Answers(float_scores=both["float"], int8_scores=both["int8"])
     timed = test if len(test) else parts["training"]
     return gate.Evidence(
         trigger=job.run.trigger,
@@ -99,15 +99,15 @@ class _Side:
     def size_bytes(self) -> int:
         return len(self.bundle.model(self.variant))
 
-    def right(self, part: Part, *, variant: str | None = None) -> NDArray[np.bool_]:
-        """Whether each answer is the label; bool (n,)."""
-        return self._answered(part, variant or self.variant).correct(part.labels)
+    def scores(self, part: Part, *, variant: str | None = None) -> NDArray[np.float64]:
+        """How right each answer is, 0 to 1; float64 (n,)."""
+        return self._answered(part, variant or self.variant).scores(part)
 
     def metrics(self, test: Part) -> dict[str, Any]:
         """The task's figures on test, of the network that is served."""
         if self.variant == "float":
             return self._model.metrics
-        there = known_pictures(test, self.bundle.info.labels)
+        there = evaluation.answerable(test, self.bundle.info.labels)
         answered = self._answered(test, self.variant)
         known = set(there.keys)
         places = [place for place, key in enumerate(test.keys) if key in known]

@@ -266,6 +266,6 @@ def _table(chosen: Sequence[samples.Sample], places: Mapping[str, str]) -> str:
             )
         split = "" if sample.split == RECENT else sample.split
         meta = [value if isinstance(value := sample.meta.get(key), str | int | float) else "" for key in columns]
-        label = samples.label_of(sample.value)
+        label = "" if sample.value is None else sample.value["label"]
         writer.writerow([places[sample.picture_id], label, split, sample.group or "", *meta])
     return out.getvalue()

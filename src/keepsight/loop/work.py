@@ -31,6 +31,7 @@ from keepsight.loop.faults import fault_point
 from keepsight.monitoring.reference import MINIMUM_PICTURES, Figures, Reference
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.manifest import BackboneInfo, BundleInfo
+from keepsight.runtime.outputs import output_module
 from keepsight.runtime.quality import Quality, QualityLimits
 from keepsight.store import leases
 from keepsight.store.workspace import Workspace
@@ -85,7 +86,20 @@ class Job:
         number = self.run.dataset_version
         if number is None:
             raise RuntimeError("the run has no dataset version")  # the first step gave it one
-        return material.load(self.ws, self.run.project, number, self.backbone, progress=progress)
+        return material.load(
+            self.ws, self.run.project, number, self.backbone, progress=progress, trains=not self.pretrained
+        )
+
+    @property
+    def recipe(self) -> str:
+        """The recipe's name; a run that is replayed follows its plan, whatever recipe it was asked with."""
+        plan = (self.run.record or {}).get("plan")
+        return str(plan["recipe"] if plan else self.run.params.get("recipe", self.settings["train.recipe"]))
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the model is taken as it is, so that nothing needs to be there to learn from."""
+        return self.recipe == recipes.PRETRAINED
 
     def budget(self) -> Budget:
         """What is left of the run's time and money."""
@@ -143,21 +157,20 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
         )
         parts = {**parts, "training": ordered}
     training, test = parts["training"], parts["test"]
-    names = tuple(sorted(set(training.labels)))
+    names = tuple(sorted({name for names in training.classes for name in names}))
     places = {name: place for place, name in enumerate(names)}
-    labels = np.array([places[label] for label in training.labels], np.int64)
-    recorded = job.run.record or {}
-    plan = recorded.get("plan")
-    # A run that is replayed follows its plan, whatever recipe it was asked with.
-    recipe_name = plan["recipe"] if plan else job.run.params.get("recipe", job.settings["train.recipe"])
+    plan = (job.run.record or {}).get("plan")
     seed = job.settings["train.seed"]
     progress({"text": "training"})
     scratch.made_from(job.ws, job.run.id, [sample.picture_id for sample in training.samples])
-    recipe = recipes.get(job.settings["task"], recipe_name)
+    recipe = recipes.get(job.settings["task"], job.recipe)
     given = recipes.Material(
+        task=job.settings["task"],
         backbone=job.backbone,
+        values=training.values,
+        sizes=training.sizes,
         features=training.features,
-        labels=labels,
+        labels=np.array([places[found[0]] if found else -1 for found in training.classes], np.int64),
         groups=training.groups,
         validation=np.array([sample.split == "val" for sample in training.samples], np.bool_),
         names=names,
@@ -172,32 +185,34 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
     )
     with _travelling(job, given, training, hashes):
         trained = recipe(given)
-    held_out = trained.probabilities[trained.judged]
+    held_out = trained.held_out
     threshold = auto_threshold(
-        held_out.max(axis=1),
-        held_out.argmax(axis=1) == labels[trained.judged],
+        held_out.confidence[held_out.judged],
+        held_out.right[held_out.judged],
         target_accuracy=job.settings["review.target_accuracy"],
-        groups=training.groups[trained.judged],
+        groups=training.groups[held_out.judged],
     )
     version = versions.get(job.ws, job.run.project, job.run.dataset_version or versions.LATEST)
     info = BundleInfo(
         task=job.settings["task"],
-        labels=names,
-        preprocessing=job.backbone.preprocessing,
+        labels=names if trained.labels is None else trained.labels,
+        preprocessing=trained.preprocessing or job.backbone.preprocessing,
         created_at=datetime.fromtimestamp(job.ws.clock(), UTC).isoformat(),
         temperature=trained.temperature,
-        thresholds={"auto": threshold},
+        thresholds={**trained.thresholds, "auto": threshold},
         quality_limits=QualityLimits.from_pictures(_qualities(training)),
         dataset_version=f"{job.run.project}@{version.number}",
         dataset_digest=version.digest,
-        backbone=BackboneInfo(job.backbone.name, job.backbone.digest, job.backbone.licences[0]),
-        licences=job.backbone.licences,
+        backbone=BackboneInfo(job.backbone.name, job.backbone.digest, job.backbone.licences[0])
+        if trained.from_backbone
+        else None,
+        licences=job.backbone.licences if trained.licences is None else trained.licences,
         run_id=job.run.id,
-        extra={"frozen_backbone": trained.frozen, "recipe": trained.plan["recipe"]},
+        extra={**trained.extra, "frozen_backbone": trained.frozen, "recipe": trained.plan["recipe"]},
     )
     int8_model = _int8(job, trained, training, info, progress)
-    draft = Bundle.create(info, model=trained.model, int8_model=int8_model)
-    known = known_pictures(test, names)
+    draft = Bundle.create(info, model=trained.model, int8_model=int8_model, parts=trained.parts)
+    known = evaluation.answerable(test, info.labels)
     answered = evaluation.answers(job.ws, draft, known, backbone=job.backbone, progress=progress)
     metrics = figures_of(job, info, known, answered)
     references = {
@@ -206,7 +221,11 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
         if (reference := _reference(job, draft, parts, trained, progress, variant=variant)) is not None
     }
     made = Bundle.create(
-        replace(info, metrics=metrics), model=trained.model, int8_model=int8_model, references=references
+        replace(info, metrics=metrics),
+        model=trained.model,
+        int8_model=int8_model,
+        references=references,
+        parts=trained.parts,
     )
     record = {
         "recipe": trained.plan["recipe"],
@@ -267,14 +286,9 @@ def environment() -> dict[str, Any]:
 
 def _qualities(part: Part) -> list[Quality]:
     return [
-        Quality(float(blur), float(brightness), float(contrast), width=int(side), height=int(side))
-        for (blur, brightness, contrast), side in zip(part.quality, part.sides, strict=True)
+        Quality(float(blur), float(brightness), float(contrast), width=int(width), height=int(height))
+        for (blur, brightness, contrast), (width, height) in zip(part.quality, part.sizes, strict=True)
     ]
-
-
-def known_pictures(part: Part, names: tuple[str, ...]) -> Part:
-    """The pictures whose class the model can answer."""
-    return part.take(np.array([place for place, label in enumerate(part.labels) if label in names], np.int64))
 
 
 def figures_of(job: Job, info: BundleInfo, test: Part, found: evaluation.Answers) -> dict[str, Any]:
@@ -284,8 +298,8 @@ def figures_of(job: Job, info: BundleInfo, test: Part, found: evaluation.Answers
     figures: dict[str, Any] = (
         tasks.get(info.task)
         .evaluate(
-            evaluation.probabilities(found, info.labels),
-            np.array([info.labels.index(label) for label in test.labels], np.int64),
+            found.predictions,
+            test.values,
             names=info.labels,
             groups=test.groups,
             seed=job.settings["train.seed"],
@@ -321,7 +335,7 @@ def _reference(
     """What the drift alarm compares with: held-out pictures, those of the newest conditions where there are enough."""
     recent, test = parts["recent"], parts["test"]
     held_out = recent if len(recent) >= ENOUGH_RECENT else Part.join(test, recent)
-    judged = np.flatnonzero(trained.judged)
+    judged = np.flatnonzero(trained.held_out.judged)
     if min(len(held_out), len(judged)) < MINIMUM_PICTURES:
         return None
 
@@ -331,7 +345,7 @@ def _reference(
     found = answered(held_out)
     there = np.flatnonzero(found.there)
     features = trained.features
-    if variant != "float":  # no recipe saw its features, and some of the pictures will do
+    if variant != "float" or not features.shape[1]:  # no recipe saw its features, and some of the pictures will do
         judged = judged[quantise.choose(len(judged), seed=job.settings["train.seed"], most=REFERENCE_PICTURES)]
         own = answered(parts["training"].take(judged))
         judged = judged[own.there]
@@ -340,16 +354,19 @@ def _reference(
     if min(len(there), len(judged)) < MINIMUM_PICTURES:
         return None
     held_out = held_out.take(there)
+    answers = trained.held_out
     return Reference.build(
-        _figures(parts["training"].take(judged), features[judged], trained.probabilities[judged]),
-        _figures(held_out, found.features[there], evaluation.probabilities(found, bundle.info.labels)[there]),
-        classes=len(bundle.info.labels),
+        _figures(
+            parts["training"].take(judged), features[judged], answers.confidence[judged], answers.predicted[judged]
+        ),
+        _figures(held_out, found.features[there], found.confidence()[there], found.predicted(bundle)[there]),
+        classes=max(1, len(output_module(bundle.info.task).summaries(bundle.info))),
         seed=job.settings["train.seed"],
         keys=held_out.keys,
     )
 
 
-def _figures(part: Part, features: NDArray[np.float32], shares: NDArray[np.float64]) -> Figures:
-    return Figures(
-        features=features, quality=part.quality, confidence=shares.max(axis=1), predicted=shares.argmax(axis=1)
-    )
+def _figures(
+    part: Part, features: NDArray[np.float32], confidence: NDArray[np.float64], predicted: NDArray[np.int64]
+) -> Figures:
+    return Figures(features=features, quality=part.quality, confidence=confidence, predicted=predicted)

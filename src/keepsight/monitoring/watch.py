@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from keepsight import tasks
 from keepsight.delivery import deployments
 from keepsight.monitoring import accuracy, alerts
 from keepsight.monitoring.drift import DriftBudget, DriftMonitor, Reference
 from keepsight.monitoring.latency import LatencyHistogram
 from keepsight.monitoring.units import UnitFilter
 from keepsight.runtime.bundle import Bundle
+from keepsight.runtime.outputs import output_module
 from keepsight.store import schema
 from keepsight.store.database import upsert
 from keepsight.store.workspace import Workspace
@@ -276,10 +278,12 @@ def _drift(ws: Workspace, project: str, live: Live, state: State, rows: list[Any
         state.drift = {"watched": False}
         return
     units = UnitFilter() if state.units is None else UnitFilter.restore(state.units)
-    places = {label: place for place, label in enumerate(live.bundle.info.labels)}
+    info = live.bundle.info
+    # Answers that cannot be listed all count as one.
+    places = {label: place for place, label in enumerate(output_module(info.task).summaries(info))}
     names = monitor.reference.quality_names
     for row in rows:
-        if row["features"] is None or row["label"] not in places:
+        if row["features"] is None or (places and row["label"] not in places):
             continue
         features = np.frombuffer(row["features"], "<f2").astype(np.float32)
         if not np.isfinite(features).all():
@@ -291,7 +295,7 @@ def _drift(ws: Workspace, project: str, live: Live, state: State, rows: list[Any
             features,
             np.array([row["quality"][name] for name in names]),
             confidence=row["confidence"],
-            predicted=places[row["label"]],
+            predicted=places.get(row["label"], 0),
         )
         state.history.append([row["at"], now.units, now.evidence])
     while len(state.history) > HISTORY_POINTS:
@@ -368,8 +372,8 @@ def _restart_if_settled(ws: Workspace, project: str, live: Live, state: State) -
 
 
 def _released_accuracy(live: Live) -> float | None:
-    figure = live.bundle.info.metrics.get("accuracy")
-    return None if figure is None else float(figure["value"])
+    figure = tasks.right_share(live.bundle.info.metrics)
+    return None if figure is None or figure["value"] is None else float(figure["value"])
 
 
 def _accuracy_alert(ws: Workspace, project: str, live: Live) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from keepsight.data.samples import label_of
+from keepsight import tasks
 from keepsight.errors import AnnotationError
 from keepsight.store import schema
 from keepsight.store.workspace import Workspace
@@ -30,23 +29,32 @@ def known(ws: Workspace, project: str) -> dict[str, int]:
     )
     with ws.database.read() as connection:
         rows = connection.execute(query).all()
+    task = tasks.get(ws.settings(project)["task"])
     counts: dict[str, int] = dict.fromkeys(_model_labels(ws, project), 0)
     for value, count in rows:
-        label = label_of(json.loads(value))
-        if label:
+        for label in task.classes(json.loads(value)):
             counts[label] = counts.get(label, 0) + int(count)
     return dict(sorted(counts.items(), key=lambda item: (natural(item[0]), item[0])))
 
 
-def check(value: Mapping[str, Any], known: Iterable[str], *, new_class: bool) -> None:
-    """Makes sure that an annotation names a class that the project has, or one that is meant as new.
+def check(named: Iterable[str], known: Iterable[str], *, new_class: bool) -> None:
+    """Makes sure that the classes that an annotation names are known, or meant as new.
+
+    Args:
+        named: The annotation's classes.
+        known: Those that the project has.
+        new_class: Whether a class that it does not have is meant as a new one.
 
     Raises:
-        AnnotationError: It does not; names the nearest classes.
+        AnnotationError: One is neither; names the nearest classes.
     """
-    label, names = label_of(value), list(known)
-    if label in names:
-        return
+    names = list(known)
+    for label in named:
+        if label not in names:
+            _check_new(label, names, new_class=new_class)
+
+
+def _check_new(label: str, names: list[str], *, new_class: bool) -> None:
     folded = {name.casefold(): name for name in names}
     near = difflib.get_close_matches(label.casefold(), folded, n=3, cutoff=0.6)
     alike = [folded[name] for name in near]

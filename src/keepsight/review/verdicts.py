@@ -68,13 +68,12 @@ def answer(
     """
     task = tasks.get(ws.settings(project)["task"])
     value = task.canonical(task.parse(raw))
-    classes.check(value, classes.known(ws, project), new_class=new_class)
+    classes.check(task.classes(value), classes.known(ws, project), new_class=new_class)
     group = _group(ws, event_id)
     now = ws.clock()
     with ws.database.write() as connection:
         row = _open_row(ws, connection, project, event_id)
-        said = task.canonical(task.parse(row["prediction"]))
-        correct = said == value
+        correct = task.right(row["prediction"], value)
         revealed = REVEALED in (row["verdict"] or {})
         counted = row["selected_by"] == AUDIT and not revealed
         changes = {"verdict": value, "correct": None if revealed else int(correct)}

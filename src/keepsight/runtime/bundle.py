@@ -6,6 +6,7 @@
                             task needs (classification: ``logits`` (n, k), before calibration)
 ``model.int8.onnx``         optional, the same contract, quantised per channel
 ``reference.<variant>.npz``  optional, arrays of held-out pictures that drift is measured against ("float", "int8")
+``part.<name>``             optional, what the task needs besides: a second network, a gallery, the characters it reads
 ==========================  =======================================================================================
 
 A bundle is read into memory whole and checked against its manifest; nothing is ever unpacked to disk. Its digest covers
@@ -36,7 +37,8 @@ from keepsight.runtime.manifest import BundleInfo
 
 MANIFEST = "bundle.json"
 _MODELS = {"float": "model.onnx", "int8": "model.int8.onnx"}
-_FILE_NAME = re.compile(r"model(\.int8)?\.onnx|reference\.[a-z0-9_]+\.npz")
+_FILE_NAME = re.compile(r"model(\.int8)?\.onnx|reference\.[a-z0-9_]+\.npz|part\.[a-z0-9_]+\.(onnx|npz|json|txt)")
+_PART = "part."
 # No single file may be larger: protobuf, and so ONNX without external data, ends here.
 _MOST_BYTES = 2 * 1024**3
 _ZIP_DAMAGE = (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, RuntimeError, ValueError)
@@ -69,6 +71,7 @@ class Bundle:
         model: bytes,
         int8_model: bytes | None = None,
         references: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
+        parts: Mapping[str, bytes] | None = None,
     ) -> Bundle:
         """A new bundle from its parts.
 
@@ -77,12 +80,14 @@ class Bundle:
             model: The ONNX network.
             int8_model: The same network quantised.
             references: By variant ("float", "int8") the named arrays that drift is measured against.
+            parts: What the task needs besides, by names such as ``gallery.npz`` (.onnx, .npz, .json or .txt).
         """
         files = {_MODELS["float"]: model}
         if int8_model is not None:
             files[_MODELS["int8"]] = int8_model
         for variant, arrays in (references or {}).items():
-            files[f"reference.{variant}.npz"] = _write_arrays(arrays)
+            files[f"reference.{variant}.npz"] = write_arrays(arrays)
+        files |= {_PART + name: content for name, content in (parts or {}).items()}
         for name in files:
             _check_name(name)
         sums = {name: {"sha256": _digest(files[name]), "size_bytes": len(files[name])} for name in sorted(files)}
@@ -190,6 +195,21 @@ class Bundle:
         except _ZIP_DAMAGE as error:
             raise _damaged(f"reference.{variant}.npz", f"it holds no arrays ({error})") from error
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the parts that the task has besides the network."""
+        return tuple(sorted(name.removeprefix(_PART) for name in self.files if name.startswith(_PART)))
+
+    def part(self, name: str) -> bytes:
+        """The content of a part.
+
+        Raises:
+            NotFoundError: The bundle has no such part.
+        """
+        if name not in self.parts:
+            raise NotFoundError.among("part of the bundle", name, self.parts)
+        return self.files[_PART + name]
+
     def verify(self) -> None:
         """Checks every file against the manifest.
 
@@ -286,7 +306,7 @@ def _check_name(name: str) -> None:
     if not _FILE_NAME.fullmatch(name):
         raise BundleError(
             f'The bundle lists a file "{name}".',
-            expected="model.onnx, model.int8.onnx and reference.<variant>.npz only.",
+            expected="model.onnx, model.int8.onnx, reference.<variant>.npz and part.<name> only.",
             do="Do not use this bundle unless you know who made it. " + _TAKE_AGAIN,
             name=name,
         )
@@ -334,7 +354,7 @@ def _write_zip(contents: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def _write_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def write_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """The bytes of an .npz; `numpy.savez` would write the time of day into it."""
     contents = {}
     for name, array in arrays.items():

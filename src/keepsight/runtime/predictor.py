@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from keepsight.errors import PictureError
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.decode import DEFAULT_LIMITS, Limits, Picture, PictureInfo, read
-from keepsight.runtime.outputs import Output, output_module
+from keepsight.runtime.engine import open_engine
+from keepsight.runtime.outputs import Output
 from keepsight.runtime.quality import Quality, measure, reasons
-from keepsight.runtime.session import FEATURES, check_contract, open_session, run
+from keepsight.runtime.session import FEATURES, run
 
 Decision = Literal["auto", "review"]
 
@@ -61,7 +62,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class _Prepared:
-    tensor: NDArray[np.float32]
+    item: Any
     quality: Quality
     info: PictureInfo
     decode_ms: float
@@ -95,10 +96,7 @@ class Predictor:
         self.info = bundle.info
         self.variant = variant
         self._limits = limits
-        self._outputs = output_module(bundle.info.task)
-        self._names = (FEATURES, *self._outputs.TENSORS)
-        self._session = open_session(bundle.model(variant), threads=threads)
-        check_contract(self._session, size=bundle.info.preprocessing.size, outputs=self._names)
+        self.engine = open_engine(bundle, variant=variant, threads=threads)
         self._slots: AbstractContextManager[Any] = threading.BoundedSemaphore(pool) if pool else nullcontext()
 
     def predict(self, data: bytes, *, top_k: int = 5) -> Prediction:
@@ -122,33 +120,37 @@ class Predictor:
 
     def features(self, pictures: Sequence[bytes]) -> list[NDArray[np.float32] | PictureError]:
         """The feature vector float32 (d,) of each picture, or its error where it cannot be read."""
-        results: list[NDArray[np.float32] | PictureError] = []
-        for prepared in self._batches(pictures):
-            good = [item.tensor for item in prepared if isinstance(item, _Prepared)]
-            with self._slots:
-                vectors = iter(embed(self._session, np.stack(good)) if good else ())
-            results += [item if isinstance(item, PictureError) else next(vectors) for item in prepared]
-        return results
+        return [
+            answer if isinstance(answer, PictureError) else answer.features
+            for answer in self.predict_many(pictures, top_k=1)
+        ]
 
-    def predict_arrays(self, pictures: Sequence[Picture], *, top_k: int = 5) -> list[Output]:
+    def predict_arrays(
+        self, pictures: Sequence[Picture], *, top_k: int = 5, size: tuple[int, int] | None = None
+    ) -> list[Output]:
         """The answers to decoded RGB pictures, uint8 (height, width, 3), of any size, in their order.
 
-        A picture decoded with the preprocessing's ``min_side`` gets the answer that its file gets.
+        A picture decoded with the engine's ``min_side`` gets the answer that its file gets.
+
+        Args:
+            pictures: The pictures.
+            top_k: How many possibilities an answer lists.
+            size: Width and height in whose pixels places are answered; those of each array when not given.
         """
         results: list[Output] = []
         for start in range(0, len(pictures), _BATCH):
             with self._slots:
-                batch = np.stack([self.info.preprocessing.apply(image) for image in pictures[start : start + _BATCH]])
-                tensors = run(self._session, batch, outputs=self._names)
-                results += self._outputs.decode(tensors, info=self.info, top_k=top_k)
+                batch = [
+                    self.engine.prepare(image, size or (image.shape[1], image.shape[0]))
+                    for image in pictures[start : start + _BATCH]
+                ]
+                results += self.engine.answer(batch, top_k=top_k)[0]
         return results
 
     def warm(self) -> None:
-        """Runs the network once, so that the first picture is answered as fast as the others."""
-        size = self.info.preprocessing.size
-        with self._slots:
-            tensors = run(self._session, np.zeros((1, 3, size, size), np.float32), outputs=self._names)
-            self._outputs.decode(tensors, info=self.info, top_k=1)
+        """Answers an empty picture, so that the first real one is answered as fast as the others."""
+        side = max(1, self.engine.min_side)
+        self.predict_arrays([np.zeros((side, side, 3), np.uint8)], top_k=1)
 
     def _batches(self, pictures: Sequence[bytes]) -> Iterator[list[_Prepared | PictureError]]:
         for start in range(0, len(pictures), _BATCH):
@@ -163,22 +165,18 @@ class Predictor:
 
     def _prepare(self, data: bytes) -> _Prepared:
         start = time.perf_counter()
-        preprocessing = self.info.preprocessing
-        image, info = read(data, min_side=preprocessing.min_side, limits=self._limits)
+        image, info = read(data, min_side=self.engine.min_side, limits=self._limits)
         quality = measure(image, info=info)
-        tensor = preprocessing.apply(image)
-        return _Prepared(tensor, quality, info, (time.perf_counter() - start) * 1000)
+        item = self.engine.prepare(image, (info.width, info.height))
+        return _Prepared(item, quality, info, (time.perf_counter() - start) * 1000)
 
     def _answer(self, prepared: Sequence[_Prepared], *, top_k: int) -> list[Prediction]:
         start = time.perf_counter()
-        # A single picture, the usual case, needs no copy.
-        batch = prepared[0].tensor[None] if len(prepared) == 1 else np.stack([item.tensor for item in prepared])
-        tensors = run(self._session, batch, outputs=self._names)
-        outputs = self._outputs.decode(tensors, info=self.info, top_k=top_k)
+        outputs, features = self.engine.answer([each.item for each in prepared], top_k=top_k)
         model_ms = (time.perf_counter() - start) * 1000 / len(prepared)
         return [
-            self._judge(item, output, features=features, model_ms=model_ms)
-            for item, output, features in zip(prepared, outputs, tensors[FEATURES], strict=True)
+            self._judge(each, output, features=row, model_ms=model_ms)
+            for each, output, row in zip(prepared, outputs, features, strict=True)
         ]
 
     def _judge(

@@ -18,12 +18,13 @@ from keepsight.runtime.decode import DEFAULT_LIMITS, Limits, Picture, decode
 # Raise it whenever the same picture would give other numbers: cached vectors of the old code are then made anew.
 CODE_VERSION = 1
 
+FITS = ("crop", "stretch", "pad")
 _INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes a network's input: the middle square, resized, then ``(p - mean) / std`` per channel.
+    """How a picture becomes a network's square input, then ``(p - mean) / std`` per channel.
 
     Attributes:
         size: Side of the square input in pixels.
@@ -32,6 +33,8 @@ class Preprocessing:
         crop: Share of the shorter side that is kept, above 0 and at most 1: the picture is resized so that its shorter
             side has ``size / crop`` pixels, and the middle square of ``size`` pixels is taken.
         interpolation: "bilinear" or "bicubic".
+        fit: "crop" takes the middle square; "stretch" the whole picture, its proportions lost; "pad" the whole picture
+            in its proportions, at the top left, the rest filled with the mean.
     """
 
     size: int
@@ -39,6 +42,7 @@ class Preprocessing:
     std: tuple[float, ...] = (128.0, 128.0, 128.0)
     crop: float = 1.0
     interpolation: str = "bilinear"
+    fit: str = "crop"
 
     def __post_init__(self) -> None:
         wrong = None
@@ -52,11 +56,16 @@ class Preprocessing:
             wrong = f"crop is {self.crop}"
         elif self.interpolation not in _INTERPOLATIONS:
             wrong = f'interpolation is "{self.interpolation}"'
+        elif self.fit not in FITS:
+            wrong = f'fit is "{self.fit}"'
+        elif self.fit != "crop" and self.crop != 1:
+            wrong = f'crop is {self.crop} with the fit "{self.fit}"'
         if wrong:
             raise BadInputError(
                 f"The preprocessing cannot be carried out: {wrong}.",
-                expected="a size of 1 to 4096, three finite means, three stds above 0, a crop above 0 up to 1, and "
-                f"as interpolation one of {', '.join(_INTERPOLATIONS)}.",
+                expected="a size of 1 to 4096, three finite means, three stds above 0, a crop above 0 up to 1 (1 "
+                f"unless the fit is crop), as interpolation one of {', '.join(_INTERPOLATIONS)}, and as fit one of "
+                f"{', '.join(FITS)}.",
                 do="Correct it where the model was described (its bundle or the entry of the zoo).",
             )
 
@@ -80,20 +89,44 @@ class Preprocessing:
                 do="Decode picture files with keepsight.runtime.decode.decode.",
             )
         height, width = image.shape[:2]
-        # Resizing the middle alone gives the same pixels as resizing all and cutting, without the rounding of borders.
-        side = min(height, width) * self.crop
-        left, top = (width - side) / 2, (height - side) / 2
-        square = Image.fromarray(image).resize(
-            (self.size, self.size),
-            _INTERPOLATIONS[self.interpolation],
-            box=(left, top, left + side, top + side),
-            reducing_gap=1.0,
+        # Resizing the part alone gives the same pixels as resizing all and cutting, without the rounding of borders.
+        box = (0.0, 0.0, float(width), float(height))
+        if self.fit == "crop":
+            side = min(height, width) * self.crop
+            left, top = (width - side) / 2, (height - side) / 2
+            box = (left, top, left + side, top + side)
+        columns, rows = self._covered((width, height))
+        resized = Image.fromarray(image).resize(
+            (columns, rows), _INTERPOLATIONS[self.interpolation], box=box, reducing_gap=1.0
         )
-        tensor = np.empty((3, self.size, self.size), np.float32)
-        tensor[...] = np.asarray(square).transpose(2, 0, 1)
-        tensor -= np.asarray(self.mean, np.float32)[:, None, None]
-        tensor /= np.asarray(self.std, np.float32)[:, None, None]
+        tensor = np.zeros((3, self.size, self.size), np.float32)
+        inside = tensor[:, :rows, :columns]
+        inside[...] = np.asarray(resized).transpose(2, 0, 1)
+        inside -= np.asarray(self.mean, np.float32)[:, None, None]
+        inside /= np.asarray(self.std, np.float32)[:, None, None]
         return tensor
+
+    def place(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Where a picture lies in the input, as (scale_x, scale_y, left, top).
+
+        A point of the picture is at ``x * scale_x + left`` of the input; ``(x_input - left) / scale_x`` leads back.
+
+        Args:
+            size: Width and height of the picture in pixels.
+        """
+        width, height = size
+        if self.fit == "crop":
+            scale = self.size / (min(width, height) * self.crop)
+            return scale, scale, (self.size - width * scale) / 2, (self.size - height * scale) / 2
+        columns, rows = self._covered(size)
+        return columns / width, rows / height, 0.0, 0.0
+
+    def _covered(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Columns and rows of the input that the picture fills."""
+        if self.fit != "pad":
+            return self.size, self.size
+        longer = max(size)
+        return max(1, round(size[0] * self.size / longer)), max(1, round(size[1] * self.size / longer))
 
     def from_bytes(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> tuple[NDArray[np.float32], Picture]:
         """The input tensor (3, size, size) of a picture file, and the decoded (usually reduced) picture.
@@ -105,8 +138,11 @@ class Preprocessing:
         return self.apply(image), image
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as JSON takes them."""
-        return {**asdict(self), "mean": list(map(float, self.mean)), "std": list(map(float, self.std))}
+        """The settings as JSON takes them; the fit is left out where it is the usual one, which digests rest on."""
+        values = {**asdict(self), "mean": list(map(float, self.mean)), "std": list(map(float, self.std))}
+        if self.fit == "crop":
+            del values["fit"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
@@ -118,6 +154,7 @@ class Preprocessing:
                 std=tuple(float(value) for value in values["std"]),
                 crop=float(values.get("crop", 1.0)),
                 interpolation=str(values.get("interpolation", "bilinear")),
+                fit=str(values.get("fit", "crop")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadInputError(

@@ -10,8 +10,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from keepsight.errors import NotFoundError
 
@@ -35,8 +34,11 @@ class Task(Protocol):
     HEADLINE: str
     """The figure of :class:`Metrics` by which two models of the task are told apart first."""
 
+    FIXED_PLACES: bool
+    """Whether an annotation says where things are, so that it is wrong for a picture that was turned."""
+
     def parse(self, raw: Any) -> Value:
-        """The annotation meant by something from outside (a table's cell, a form, a request).
+        """The annotation meant by something from outside (a table's cell, a form, a request, a prediction).
 
         Raises:
             AnnotationError: it means none.
@@ -52,19 +54,56 @@ class Task(Protocol):
     def canonical(self, value: Mapping[str, Any]) -> Value:
         """The one form of an annotation: annotations that mean the same are equal, and so are their hashes."""
 
+    def classes(self, value: Mapping[str, Any]) -> tuple[str, ...]:
+        """The classes that an annotation names, each once, sorted; none where the task has no classes."""
+
+    def summary(self, value: Mapping[str, Any]) -> str:
+        """An annotation or a prediction in a few words; of a prediction it is the output's ``label``."""
+
+    def stratum(self, value: Mapping[str, Any]) -> str:
+        """By what splits are balanced: annotations of one stratum are divided evenly. "" where nothing is to be."""
+
     def uncertainty(self, prediction: Mapping[str, Any]) -> float:
         """How much a prediction (its output's ``as_dict``) needs a person, 0 (not at all) to 1."""
 
+    def score(self, prediction: Mapping[str, Any], value: Mapping[str, Any]) -> float:
+        """How right a prediction is, 0 to 1. Its mean is what gate, slices and robustness compare."""
+
+    def right(self, prediction: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+        """Whether a person would leave a prediction as it is. Its mean is the accuracy in production."""
+
+    def check_trainable(self, project: str, values: Sequence[Mapping[str, Any]]) -> None:
+        """Makes sure that there is something to learn from the annotations.
+
+        Raises:
+            DataError: there is not.
+        """
+
     def evaluate(
         self,
-        probabilities: NDArray[np.floating],
-        labels: NDArray[np.integer],
+        predictions: Sequence[Mapping[str, Any] | None],
+        values: Sequence[Mapping[str, Any]],
         *,
         names: Sequence[str],
         groups: ArrayLike | None = None,
         seed: int,
     ) -> Metrics:
-        """The figures of predictions against the truth."""
+        """The figures of predictions against the truth.
+
+        Args:
+            predictions: One for each picture, with everything that the model considered ("alternatives"); None where
+                the picture could not be read, which counts as wrong.
+            values: The annotations.
+            names: The classes that the model knows.
+            groups: (n,) groups of pictures that are not independent.
+            seed: Of everything random.
+        """
+
+
+def right_share(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The figure that says on which share of the pictures nothing needs correcting; None where there is none."""
+    found: Mapping[str, Any] | None = metrics.get("right", metrics.get("accuracy"))
+    return found
 
 
 def names() -> tuple[str, ...]:

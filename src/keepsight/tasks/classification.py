@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from keepsight.errors import AnnotationError
+from keepsight.errors import AnnotationError, DataError
 from keepsight.tasks.intervals import Interval, effective_size, wilson, wilson_bounds
 from keepsight.tasks.reliability import (
     CALIBRATION_BINS,
@@ -25,6 +25,7 @@ from keepsight.tasks.reliability import (
 )
 
 HEADLINE = "accuracy"
+FIXED_PLACES = False
 LONGEST_LABEL = 200
 RESAMPLES = 1000
 
@@ -87,6 +88,71 @@ def uncertainty(prediction: Mapping[str, Any]) -> float:
     alternatives = prediction.get("alternatives") or ({"confidence": 0.0},)
     second = max(float(item["confidence"]) for item in alternatives)
     return min(1.0, max(0.0, 1.0 - (float(prediction["confidence"]) - second)))
+
+
+def classes(value: Mapping[str, Any]) -> tuple[str, ...]:
+    """The one class."""
+    return (str(value["label"]),)
+
+
+def summary(value: Mapping[str, Any]) -> str:
+    """The class's name."""
+    return str(value["label"])
+
+
+def stratum(value: Mapping[str, Any]) -> str:
+    """The class: each is divided evenly."""
+    return str(value["label"])
+
+
+def score(prediction: Mapping[str, Any], value: Mapping[str, Any]) -> float:
+    """1 where the class is the right one, else 0."""
+    return float(prediction["label"] == value["label"])
+
+
+def right(prediction: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    """Whether the class is the right one."""
+    return bool(prediction["label"] == value["label"])
+
+
+def check_trainable(project: str, values: Sequence[Mapping[str, Any]]) -> None:
+    """Makes sure that there are at least two classes.
+
+    Raises:
+        DataError: No labels, or one class only.
+    """
+    known = sorted({str(value["label"]) for value in values})
+    if len(known) < 2:
+        what = f'one class only ("{known[0]}")' if known else "no labelled training pictures"
+        raise DataError(
+            f"{project} has {what}.",
+            expected="labelled pictures of at least two classes in train or val.",
+            do=f"Import more: `keepsight data import {project} PHOTOS/` with one folder per class.",
+            classes=known,
+        )
+
+
+def uncalibrated(prediction: Mapping[str, Any], *, temperature: float) -> float:
+    """The confidence that the prediction would have at temperature 1, from all its probabilities."""
+    shares = np.array([prediction["confidence"], *(item["confidence"] for item in prediction["alternatives"])])
+    # Through logarithms, so that a large temperature underflows no row to zeros; the zeros themselves stay.
+    logs = temperature * np.log(np.maximum(shares, np.finfo(np.float64).tiny))
+    powers = np.exp(logs - logs.max())
+    return float(powers[0] / powers.sum())
+
+
+def probabilities(predictions: Sequence[Mapping[str, Any] | None], names: Sequence[str]) -> NDArray[np.float64]:
+    """The probability of each class (n, k), from predictions that list every class; even where there is none."""
+    places = {name: place for place, name in enumerate(names)}
+    table = np.zeros((len(predictions), len(names)))
+    for row, prediction in zip(table, predictions, strict=True):
+        if prediction is None:
+            row[:] = 1 / len(names)
+            continue
+        row[places[prediction["label"]]] = prediction["confidence"]
+        for item in prediction["alternatives"]:
+            row[places[item["label"]]] = item["confidence"]
+    return table
 
 
 @dataclass(frozen=True)
@@ -153,6 +219,20 @@ class ClassificationMetrics:
 
 
 def evaluate(
+    predictions: Sequence[Mapping[str, Any] | None],
+    values: Sequence[Mapping[str, Any]],
+    *,
+    names: Sequence[str],
+    groups: ArrayLike | None = None,
+    seed: int,
+) -> ClassificationMetrics:
+    """The figures of predictions that list every class, as :func:`measure` says."""
+    places = {name: place for place, name in enumerate(names)}
+    labels = np.array([places[str(value["label"])] for value in values], np.int64)
+    return measure(probabilities(predictions, names), labels, names=names, groups=groups, seed=seed)
+
+
+def measure(
     probabilities: NDArray[np.floating],
     labels: NDArray[np.integer],
     *,

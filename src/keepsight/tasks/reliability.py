@@ -45,8 +45,15 @@ def expected_calibration_error(
         labels: (n,) true classes.
         bins: Number of bins of the highest probability.
     """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    gap = confidence - (probabilities.argmax(axis=1) == labels)
+    return calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins=bins)
+
+
+def calibration_error(
+    confidence: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = CALIBRATION_BINS
+) -> float:
+    """As :func:`expected_calibration_error`, of answers (n,) that were given with a confidence and right or not."""
+    confidence = np.asarray(confidence, np.float64)
+    gap = confidence - right
     sums = np.bincount(confidence_bins(confidence, bins=bins), weights=gap, minlength=bins)
     return float(np.abs(sums).sum() / len(gap))
 
@@ -54,9 +61,15 @@ def expected_calibration_error(
 def reliability_table(
     probabilities: NDArray[np.floating], labels: NDArray[np.integer], *, bins: int = CALIBRATION_BINS
 ) -> tuple[ReliabilityBin, ...]:
-    """One row per confidence bin; empty bins have no confidence and no accuracy."""
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    right = probabilities.argmax(axis=1) == labels
+    """One row per bin of the highest probability; empty bins have no confidence and no accuracy."""
+    return reliability_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins=bins)
+
+
+def reliability_bins(
+    confidence: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = CALIBRATION_BINS
+) -> tuple[ReliabilityBin, ...]:
+    """One row per confidence bin of answers (n,) that were right or not."""
+    confidence = np.asarray(confidence, np.float64)
     of = confidence_bins(confidence, bins=bins)
     rows = []
     for number in range(bins):

@@ -44,14 +44,14 @@ def better_of(material: Material, recipes: Mapping[str, Recipe]) -> Trained:
     kept, name = quick, quick_name
     why = _no_room(material, quick)
     if not why:
-        material.progress({"text": f"{quick_name}: {_accuracy(quick)} of held-out pictures; now {thorough_name}"})
+        material.progress({"text": f"{quick_name}: {_mean_score(quick)} of held-out pictures; now {thorough_name}"})
         try:
             thorough = recipes[thorough_name](material)
         except SETBACKS as error:
             why = f"{thorough_name} could not be done: {_told(error)}"
         else:
             plans[thorough_name], figures[thorough_name] = thorough.plan, thorough.figures
-            gain, n = _gain(quick, thorough, material)
+            gain, n = _gain(quick, thorough)
             if gain > 0:
                 kept, name = thorough, thorough_name
             why = (
@@ -67,27 +67,25 @@ def better_of(material: Material, recipes: Mapping[str, Recipe]) -> Trained:
 
 def _no_room(material: Material, quick: Trained) -> str:
     """Why more training cannot gain, or an empty text."""
-    judged = quick.judged
-    right = quick.probabilities[judged].argmax(axis=1) == material.labels[judged]
-    found = wilson(right, groups=material.groups[judged])
+    judged = quick.held_out.judged
+    found = wilson(quick.held_out.score[judged], groups=material.groups[judged])
     if found.value is not None and 1 - found.low < SMALLEST_ERROR:
         return f"{found.value:.1%} of {found.n} held-out pictures are right already: nothing to gain"
     return ""
 
 
-def _gain(quick: Trained, thorough: Trained, material: Material) -> tuple[float, int]:
-    """How much larger the thorough model's share of right answers is, on the pictures that both were judged by."""
-    both = quick.judged & thorough.judged
-    truth = material.labels[both]
-    if not len(truth):
+def _gain(quick: Trained, thorough: Trained) -> tuple[float, int]:
+    """How much larger the thorough model's mean score is, on the pictures that both were judged by."""
+    both = quick.held_out.judged & thorough.held_out.judged
+    if not both.any():
         return 0.0, 0
-    right = [model.probabilities[both].argmax(axis=1) == truth for model in (quick, thorough)]
-    return float(np.mean(right[1]) - np.mean(right[0])), len(truth)
+    first, second = (model.held_out.score[both] for model in (quick, thorough))
+    return float(np.mean(second) - np.mean(first)), int(both.sum())
 
 
-def _accuracy(trained: Trained) -> str:
-    value = trained.figures.get("accuracy")
-    return "an unknown share" if value is None else f"{value:.1%}"
+def _mean_score(trained: Trained) -> str:
+    judged = trained.held_out.judged
+    return f"{trained.held_out.score[judged].mean():.1%}" if judged.any() else "an unknown share"
 
 
 def _told(error: KeepsightError) -> str:

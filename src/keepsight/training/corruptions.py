@@ -81,6 +81,9 @@ def half_size(picture: Picture, strength: float, _rng: np.random.Generator) -> P
     return _array(small.resize((width, height), Image.Resampling.BILINEAR))
 
 
+MOVING = frozenset({"rotated"})
+"""Those after which things are at another place of the picture."""
+
 CORRUPTIONS: Mapping[str, Corruption] = {
     "darker": darker,
     "brighter": brighter,

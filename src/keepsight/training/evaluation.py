@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keepsight import executors
+from keepsight import executors, tasks
 from keepsight.errors import DataError, IntegrityError, KeepsightError, NotFoundError, PictureError, StorageError
 from keepsight.executors import pictures
 from keepsight.runtime.bundle import Bundle
@@ -29,6 +30,8 @@ from keepsight.zoo.backbone import Backbone
 
 BATCH = 64
 LATENCY_PICTURES = 24
+EVERYTHING = 1000
+"""Possibilities that an answer lists where all that the model considered counts."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,36 @@ class Answers:
     outputs: tuple[Output | None, ...]
     features: NDArray[np.float32]
 
+    @cached_property
+    def predictions(self) -> list[dict[str, Any] | None]:
+        """The answers as the task reads them."""
+        return [None if output is None else output.as_dict() for output in self.outputs]
+
     @property
     def there(self) -> NDArray[np.bool_]:
         """Which pictures were answered, bool (n,)."""
         return np.array([output is not None for output in self.outputs], np.bool_)
 
-    def correct(self, labels: list[str]) -> NDArray[np.bool_]:
-        """Whether each answer is the label; an unreadable picture counts as wrong."""
-        return np.array(
-            [output is not None and output.label == label for output, label in zip(self.outputs, labels, strict=True)],
-            np.bool_,
-        )
+    def scores(self, part: Part) -> NDArray[np.float64]:
+        """How right each answer is, 0 to 1, as the task says; an unreadable picture counts as wrong."""
+        task = tasks.get(part.task)
+        both = zip(self.predictions, part.values, strict=True)
+        return np.array([0.0 if said is None else task.score(said, value) for said, value in both], np.float64)
+
+    def right(self, part: Part) -> NDArray[np.bool_]:
+        """Whether nothing of each answer needs correcting; an unreadable picture counts as wrong."""
+        task = tasks.get(part.task)
+        both = zip(self.predictions, part.values, strict=True)
+        return np.array([said is not None and task.right(said, value) for said, value in both], np.bool_)
+
+    def confidence(self) -> NDArray[np.float64]:
+        """The confidence of each answer; 0 for an unreadable picture."""
+        return np.array([0.0 if output is None else output.confidence for output in self.outputs], np.float64)
+
+    def predicted(self, bundle: Bundle) -> NDArray[np.int64]:
+        """The place of each answer among all that the bundle's answers can be; 0 where they cannot be listed."""
+        names = {name: place for place, name in enumerate(output_module(bundle.info.task).summaries(bundle.info))}
+        return np.array([0 if output is None else names.get(output.label, 0) for output in self.outputs], np.int64)
 
 
 def answers(
@@ -68,8 +90,15 @@ def answers(
         return Answers((), np.zeros((0, 0), np.float32))
     # The 8-bit network has features of its own.
     if variant == "float" and shares_features(bundle, backbone):
-        return Answers(tuple(_from_vectors(bundle, part.features)), part.features)
+        return Answers(tuple(_from_vectors(bundle, part)), part.features)
     return _from_pictures(ws, bundle, part, variant=variant, progress=progress)
+
+
+def answerable(part: Part, labels: Sequence[str]) -> Part:
+    """The pictures of which a model with these classes could answer all; all of them where it has no classes."""
+    known = set(labels)
+    places = [place for place, names in enumerate(part.classes) if not known or known.issuperset(names)]
+    return part.take(np.array(places, np.int64))
 
 
 def shares_features(bundle: Bundle, backbone: Backbone) -> bool:
@@ -81,21 +110,6 @@ def shares_features(bundle: Bundle, backbone: Backbone) -> bool:
         and info.preprocessing == backbone.preprocessing
         and info.extra.get("frozen_backbone") is True
     )
-
-
-def probabilities(outputs: Answers, names: tuple[str, ...]) -> NDArray[np.float64]:
-    """Calibrated probabilities (n, k) in the order of ``names``, from answers that list every class."""
-    places = {name: place for place, name in enumerate(names)}
-    table = np.zeros((len(outputs.outputs), len(names)))
-    for row, output in zip(table, outputs.outputs, strict=True):
-        if output is None:
-            row[:] = 1 / len(names)
-            continue
-        values = output.as_dict()
-        row[places[values["label"]]] = values["confidence"]
-        for item in values["alternatives"]:
-            row[places[item["label"]]] = item["confidence"]
-    return table
 
 
 def median_latency_ms(ws: Workspace, bundle: Bundle, part: Part, *, variant: str = "float") -> float:
@@ -132,16 +146,15 @@ def tail(model: bytes, *, outputs: tuple[str, ...]) -> bytes:
     return bytes(part.SerializeToString())
 
 
-def _from_vectors(bundle: Bundle, features: NDArray[np.float32]) -> list[Output]:
+def _from_vectors(bundle: Bundle, part: Part) -> list[Output]:
     module = output_module(bundle.info.task)
     names = module.TENSORS
     session = open_session(tail(bundle.model(), outputs=names))
     found: list[Output] = []
-    for start in range(0, len(features), BATCH):
-        tensors = session.run(list(names), {FEATURES: features[start : start + BATCH]})
-        found += module.decode(
-            dict(zip(names, tensors, strict=True)), info=bundle.info, top_k=max(1, len(bundle.info.labels))
-        )
+    for start in range(0, len(part), BATCH):
+        tensors = session.run(list(names), {FEATURES: part.features[start : start + BATCH]})
+        sizes = [(int(width), int(height)) for width, height in part.sizes[start : start + BATCH]]
+        found += module.decode(dict(zip(names, tensors, strict=True)), info=bundle.info, top_k=EVERYTHING, sizes=sizes)
     return found
 
 
@@ -150,7 +163,7 @@ def _from_pictures(
 ) -> Answers:
     outputs: list[Output | None] = []
     features: list[NDArray[np.float32] | None] = []
-    shared = pictures.answering(bundle, top_k=max(1, len(bundle.info.labels)), variant=variant)
+    shared = pictures.answering(bundle, top_k=EVERYTHING, variant=variant)
     with executors.of(ws.config) as executor:
         found = executor.map(
             pictures.Answering,

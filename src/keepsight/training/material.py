@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keepsight import tasks
 from keepsight.data import samples, splits, vectors
 from keepsight.data.assignment import near_duplicate_level
-from keepsight.data.samples import Sample, label_of
-from keepsight.errors import DataError
+from keepsight.data.samples import Sample
 from keepsight.store.workspace import Workspace
 from keepsight.zoo.backbone import Backbone
 
@@ -39,23 +39,37 @@ class Part:
     """Some labelled pictures of a version, in one order.
 
     Attributes:
+        task: What the annotations are of.
         samples: The rows.
         features: Index vectors, float32 (n, d).
         quality: Blur, brightness and contrast, float32 (n, 3).
-        sides: Shorter side of each picture in pixels (n,).
+        sizes: Width and height of each picture in pixels, int64 (n, 2).
         groups: int64 (n,); the user's groups, and clusters of near-duplicates where none was given.
     """
 
+    task: str
     samples: tuple[Sample, ...]
     features: NDArray[np.float32]
     quality: NDArray[np.float32]
-    sides: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     groups: NDArray[np.int64]
 
     @property
+    def values(self) -> list[tasks.Value]:
+        """The annotation of each picture."""
+        return [sample.value or {} for sample in self.samples]
+
+    @property
     def labels(self) -> list[str]:
-        """The class of each picture."""
-        return [label_of(sample.value) for sample in self.samples]
+        """The annotation of each picture in a few words."""
+        task = tasks.get(self.task)
+        return [task.summary(value) for value in self.values]
+
+    @property
+    def classes(self) -> list[tuple[str, ...]]:
+        """The classes that the annotation of each picture names."""
+        task = tasks.get(self.task)
+        return [task.classes(value) for value in self.values]
 
     @property
     def keys(self) -> list[str]:
@@ -68,10 +82,11 @@ class Part:
     def take(self, places: NDArray[np.int64]) -> Part:
         """The pictures at these places."""
         return Part(
+            task=self.task,
             samples=tuple(self.samples[place] for place in places),
             features=self.features[places],
             quality=self.quality[places],
-            sides=self.sides[places],
+            sizes=self.sizes[places],
             groups=self.groups[places],
         )
 
@@ -80,10 +95,11 @@ class Part:
         """The pictures of both; a group of one is never a group of the other."""
         shift = int(first.groups.max()) + 1 if len(first) else 0
         return Part(
+            task=first.task,
             samples=first.samples + second.samples,
             features=np.concatenate([first.features, second.features]),
             quality=np.concatenate([first.quality, second.quality]),
-            sides=np.concatenate([first.sides, second.sides]),
+            sizes=np.concatenate([first.sizes, second.sizes]),
             groups=np.concatenate([first.groups, second.groups + shift]),
         )
 
@@ -95,17 +111,28 @@ def load(
     backbone: Backbone,
     *,
     progress: Callable[[Mapping[str, Any]], None],
+    trains: bool = True,
 ) -> dict[str, Part]:
     """The labelled pictures of a version by split, ``training`` holding train and val together.
 
     Missing index vectors are computed. A picture that cannot be read is left out (``vectors.ensure`` tells).
 
+    Args:
+        ws: The workspace.
+        project: The project.
+        number: The version.
+        backbone: Of the index vectors.
+        progress: Takes dicts with ``text``, ``done`` and ``total``.
+        trains: Whether there must be something to train on; a pretrained model needs nothing.
+
     Raises:
-        DataError: There is nothing to train on, or one class only, or nothing of it can be read.
+        DataError: There is nothing that the task could learn from, or nothing of it can be read.
     """
+    task = ws.settings(project)["task"]
     rows = [row for row in samples.at_version(ws, project, number) if row.value is not None]
     wanted = [row for row in rows if row.split in (*TRAINING, *JUDGING)]
-    check_trainable(project, wanted)
+    if trains:
+        check_trainable(task, project, wanted)
     vectors.ensure(
         ws,
         [row.picture_id for row in wanted],
@@ -114,7 +141,8 @@ def load(
     )
     found = vectors.load(ws, [row.picture_id for row in wanted], backbone)
     usable = [(row, place) for place, row in enumerate(wanted) if found.present[place]]
-    check_trainable(project, [row for row, _ in usable])
+    if trains:
+        check_trainable(task, project, [row for row, _ in usable])
     unit = found.features / np.maximum(np.linalg.norm(found.features, axis=1, keepdims=True), 1e-12)
     level = near_duplicate_level(ws.settings(project), wanted, unit)
     parts = {}
@@ -122,10 +150,11 @@ def load(
         chosen = [(row, place) for row, place in usable if belongs(row)]
         places = np.array([place for _, place in chosen], np.int64)
         parts[name] = Part(
+            task=task,
             samples=tuple(row for row, _ in chosen),
             features=found.features[places],
             quality=found.quality[places],
-            sides=found.sides[places],
+            sizes=found.sizes[places],
             groups=group_numbers([row for row, _ in chosen], unit[places], threshold=level),
         )
     return parts
@@ -141,18 +170,11 @@ def group_numbers(rows: Sequence[Sample], unit: NDArray[np.float32], *, threshol
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
-def check_trainable(project: str, rows: Sequence[Sample]) -> None:
+def check_trainable(task: str, project: str, rows: Sequence[Sample]) -> None:
     """Makes sure that there is something to learn.
 
     Raises:
-        DataError: No labelled training pictures, or one class only.
+        DataError: There is not.
     """
-    classes = sorted({label_of(row.value) for row in rows if row.split in TRAINING})
-    if len(classes) < 2:
-        what = f'one class only ("{classes[0]}")' if classes else "no labelled training pictures"
-        raise DataError(
-            f"{project} has {what}.",
-            expected="labelled pictures of at least two classes in train or val.",
-            do=f"Import more: `keepsight data import {project} PHOTOS/` with one folder per class.",
-            classes=classes,
-        )
+    values = [row.value for row in rows if row.split in TRAINING and row.value is not None]
+    tasks.get(task).check_trainable(project, values)

@@ -88,7 +88,9 @@ def _measured(part: Part) -> dict[str, Sequence[Any]]:
     return {
         "light": [_named(float(value), _DARK, _BRIGHT, ("dark", "normal", "bright")) for value in brightness],
         "sharpness": [_named(float(value), _BLURRED, math.inf, ("blurred", "sharp", "sharp")) for value in blur],
-        "size": [_named(float(value), _SMALL, _LARGE, ("small", "medium", "large")) for value in part.sides],
+        "size": [
+            _named(float(value), _SMALL, _LARGE, ("small", "medium", "large")) for value in part.sizes.min(axis=1)
+        ],
     }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from keepsight.data import rows
-from keepsight.data.samples import label_of
+from keepsight.data import rows, samples
+from keepsight.errors import NotFoundError
 from keepsight.monitoring import accuracy
 from keepsight.review.classes import natural
 from keepsight.store import schema
@@ -96,10 +96,12 @@ class ClassCount:
 
 def class_counts(ws: Workspace, project: str) -> list[ClassCount]:
     """The data set as it stands now, by class and split, classes by name."""
+    names = samples.counted_as(ws, project)
     by_label: dict[str, dict[str, int]] = {}
     for text, split, count in _labelled(ws, project):
-        splits = by_label.setdefault(label_of(json.loads(text)) if text else "", {})
-        splits[split] = splits.get(split, 0) + count
+        for name in names(json.loads(text) if text else None):
+            splits = by_label.setdefault(name, {})
+            splits[split] = splits.get(split, 0) + count
     return [ClassCount(label, by_label[label]) for label in sorted(by_label, key=natural)]
 
 
@@ -131,8 +133,10 @@ def sample_pictures(
     if split:
         query = query.where(member.c.split == split)
     if label is not None:
-        texts = {value for value, _, _ in _labelled(ws, project) if value and label_of(json.loads(value)) == label}
+        names = samples.counted_as(ws, project)
+        texts = {value for value, _, _ in _labelled(ws, project) if value and label in names(json.loads(value))}
         query = query.where(text.in_(texts) if label else note.c.value.is_(None))
+    summary = samples.summaries(ws, project)
     with ws.database.read() as connection:
         return [
             SamplePicture(
@@ -140,7 +144,7 @@ def sample_pictures(
                 picture_id=row["picture_id"],
                 name=row["name"],
                 split=row["split"],
-                label=label_of(row["value"]),
+                label=summary(row["value"]),
                 committed=row["added_in"] is not None,
             )
             for row in connection.execute(query).mappings()
@@ -169,13 +173,14 @@ def reviewed_between(
     )
     with ws.database.read() as connection:
         total = int(connection.scalar(sa.select(sa.func.count()).select_from(note).where(*where)) or 0)
+        summary = samples.summaries(ws, project)
         shown = [
             SamplePicture(
                 sample_id=row["sample_id"],
                 picture_id=row["picture_id"],
                 name=row["name"],
                 split=row["split"],
-                label=label_of(row["value"]),
+                label=summary(row["value"]),
                 committed=True,
             )
             for row in connection.execute(query).mappings()
@@ -193,6 +198,23 @@ def uncommitted(ws: Workspace, project: str) -> int:
     )
     with ws.database.read() as connection:
         return int(connection.scalar(query) or 0)
+
+
+def size_of(ws: Workspace, picture_id: str) -> tuple[int, int]:
+    """Width and height of a stored picture in pixels, upright.
+
+    Raises:
+        NotFoundError: There is no such picture.
+    """
+    table = schema.picture
+    query = sa.select(table.c.width, table.c.height).where(table.c.id == picture_id)
+    with ws.database.read() as connection:
+        row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFoundError(
+            f'There is no picture "{picture_id}".', expected="a stored picture.", do="Go back to the list."
+        )
+    return int(row.width), int(row.height)
 
 
 def has_picture(ws: Workspace, project: str, picture_id: str) -> bool:

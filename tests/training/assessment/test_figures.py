@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from keepsight.data.samples import Sample
 from keepsight.runtime.outputs.classification import probabilities
+from keepsight.tasks.classification import uncalibrated
 from keepsight.training.assessment.figures import (
     calibration_figures,
     difference_of_shares,
     slice_figures,
-    uncalibrated,
 )
 from keepsight.training.material import Part
 
@@ -22,13 +22,14 @@ from keepsight.training.material import Part
 def part(metas: list[dict[str, Any]], groups: NDArray[np.int64] | None = None) -> Part:
     n = len(metas)
     return Part(
+        task="classification",
         samples=tuple(
             Sample(f"{place:032x}", f"p{place}", "test", None, f"{place}.png", meta, {"label": "a"})
             for place, meta in enumerate(metas)
         ),
         features=np.zeros((n, 2), np.float32),
         quality=np.tile(np.array([0.5, 120.0, 40.0], np.float32), (n, 1)),
-        sides=np.full(n, 300, np.int64),
+        sizes=np.full((n, 2), 300, np.int64),
         groups=np.arange(n) if groups is None else groups,
     )
 
@@ -89,15 +90,21 @@ def test_calibration_is_undone_exactly() -> None:
     logits = rng.normal(size=(4000, 4)) * 3
     labels = (logits + rng.gumbel(size=logits.shape) * 2).argmax(axis=1)
     calibrated = probabilities(logits, temperature=2.0)
-    np.testing.assert_allclose(
-        uncalibrated(calibrated, temperature=2.0), probabilities(logits, temperature=1.0), atol=1e-9
-    )
-    found = calibration_figures(calibrated, labels, temperature=2.0)
+    order = np.argsort(-calibrated, axis=1)
+    said = [
+        {"confidence": row[best[0]], "alternatives": [{"confidence": row[place]} for place in best[1:]]}
+        for row, best in zip(calibrated, order, strict=True)
+    ]
+    before = np.array([uncalibrated(each, temperature=2.0) for each in said])
+    np.testing.assert_allclose(before, probabilities(logits, temperature=1.0).max(axis=1), atol=1e-9)
+    found = calibration_figures(calibrated.max(axis=1), order[:, 0] == labels, uncalibrated=before, temperature=2.0)
     assert found["temperature"] == 2.0
     assert found["after"]["ece"] < 0.05 < found["before"]["ece"]
     assert sum(row["n"] for row in found["before"]["bins"]) == 4000
 
 
 def test_no_pictures_no_calibration() -> None:
-    found = calibration_figures(np.zeros((0, 3)), np.zeros(0, np.int64), temperature=1.5)
+    found = calibration_figures(np.zeros(0), np.zeros(0, np.bool_), uncalibrated=np.zeros(0), temperature=1.5)
     assert found["before"] == found["after"] == {"ece": None, "bins": []}
+    nothing = calibration_figures(np.zeros(0), np.zeros(0, np.bool_), uncalibrated=None, temperature=1.0)
+    assert nothing["before"] is None

@@ -30,7 +30,7 @@ def figure(value: float | None, low: float, high: float, n: int = 400) -> dict[s
 def evidence(**values: Any) -> Evidence:
     """400 test pictures, all answered rightly by both models, in two cameras."""
     test = Judged(
-        labels=["knife", "spoon"] * 200,
+        classes=[("knife",), ("spoon",)] * 200,
         challenger=EVERYWHERE,
         champion=EVERYWHERE,
         slices=(Slice("camera", "door", first(400, 100)), Slice("camera", "shelf", first(400, 300, 100))),
@@ -154,7 +154,7 @@ def test_models_that_are_equal_are_hardly_ever_rejected_for_a_slice() -> None:
             Slice("s", str(place), first(n, size, int(start)))
             for place, (size, start) in enumerate(zip(sizes, bounds[:-1], strict=True))
         )
-        test = Judged(["a"] * n, draw > 0.08, (draw < 0.08) | (draw > 0.16), None, slices)
+        test = Judged([("a",)] * n, draw > 0.08, (draw < 0.08) | (draw > 0.16), None, slices)
         _, checks = judge(evidence(test=test), max_slice_drop=0.05, margin=1.0)
         rejected += checks["slices"].status == "fail"
     assert rejected / 400 < 0.05
@@ -210,7 +210,7 @@ def test_time_and_size() -> None:
 @pytest.mark.parametrize(("variant", "decision"), [("float", "deploy"), ("int8", "reject")])
 def test_the_8_bit_network_decides_where_it_is_served(variant: str, decision: str) -> None:
     spoons = np.arange(400) % 2 == 1
-    int8 = Int8Answers(float_right=EVERYWHERE, int8_right=~(spoons & first(400, 60)))
+    int8 = Int8Answers(float_scores=EVERYWHERE, int8_scores=~(spoons & first(400, 60)))
     said, checks = judge(evidence(variant=variant, int8=int8))
     assert said == decision
     assert (checks["int8"].status, checks["int8"].binding) == ("fail", variant == "int8")

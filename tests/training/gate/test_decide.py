@@ -22,7 +22,7 @@ def judged(
     groups: np.ndarray | None = None,
 ) -> Judged:
     new = answers(0, 0) if challenger is None else challenger
-    return Judged(["a"] * len(new) if labels is None else labels, new, champion, groups)
+    return Judged([(name,) for name in (["a"] * len(new) if labels is None else labels)], new, champion, groups)
 
 
 def decide(

@@ -19,7 +19,7 @@ def compared() -> Evidence:
     return Evidence(
         trigger="hand",
         test=Judged(
-            labels=["knife"] * 100 + ["spoon"] * 100,
+            classes=[("knife",)] * 100 + [("spoon",)] * 100,
             challenger=~np.isin(place, [150, 151]),
             champion=place >= 30,
             slices=(Slice("camera", "door", place % 2 == 0), Slice("camera", "new", place < 3)),
@@ -41,7 +41,7 @@ def stored(evidence: Evidence) -> dict[str, object]:
 def test_both_models_on_the_same_pictures() -> None:
     assert story.summary(stored(compared())) == [
         "Of the test pictures (200) the new model gets 99.0% right and the live one 85.0%: 14.0 points better. "
-        "It is right on 30 where the live one is wrong, and wrong on 2 where that is right.",
+        "It is better on 30 pictures and worse on 2.",
         "A picture takes 8.0 ms instead of 16.0 ms.",
         "The network has 5.0 MB, as with the live model.",
     ]

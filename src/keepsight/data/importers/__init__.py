@@ -194,10 +194,13 @@ def _read(entry: Entry) -> bytes | Rejected:
 
 
 def _warnings(ws: Workspace, project: str) -> tuple[str, ...]:
-    counts = Counter(samples.label_of(sample.value) for sample in samples.current(ws, project) if sample.value)
-    if len(counts) == 1:
-        only = next(iter(counts))
-        return (f'All labelled pictures of {project} are "{only}"; training needs at least two classes.',)
+    labelled = [sample.value for sample in samples.current(ws, project) if sample.value is not None]
+    task = tasks.get(ws.settings(project)["task"])
+    try:
+        task.check_trainable(project, labelled)
+    except DataError as error:
+        return (f"{error.found} Training needs {error.expected}",) if labelled else ()
+    counts = Counter(name for value in labelled for name in task.classes(value))
     single = sorted(label for label, count in counts.items() if count == 1)
     if single:
         shown = ", ".join(single[:5]) + (f" and {len(single) - 5} more" if len(single) > 5 else "")

@@ -34,13 +34,33 @@ class Output(Protocol):
 
 
 class OutputModule(Protocol):
-    """What a module of this package offers."""
+    """What a module of this package offers; a task of several networks has an ``open_engine`` besides.
+
+    See `keepsight.runtime.engine`.
+    """
 
     TENSORS: tuple[str, ...]
     """Names of the network's outputs that `decode` needs (besides ``features``, which every network has)."""
 
-    def decode(self, tensors: Mapping[str, NDArray[np.float32]], *, info: BundleInfo, top_k: int) -> Sequence[Output]:
+    def summaries(self, info: BundleInfo) -> tuple[str, ...]:
+        """All that `Output.label` can be, in a fixed order; empty where that is free text or too much to list."""
+
+    def decode(
+        self,
+        tensors: Mapping[str, NDArray[np.float32]],
+        *,
+        info: BundleInfo,
+        top_k: int,
+        sizes: Sequence[tuple[int, int]],
+    ) -> Sequence[Output]:
         """One answer for each of the n pictures in `tensors` (first axis), with up to `top_k` possibilities each.
+
+        Args:
+            tensors: By the names of `TENSORS`.
+            info: The bundle's manifest.
+            top_k: How many possibilities an answer lists; what is beyond those that it is given with stands under
+                "alternatives".
+            sizes: Width and height of each upright picture; places are answered in these pixels.
 
         Raises:
             BundleError: The tensors do not fit what the bundle says.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +46,17 @@ def probabilities(logits: ArrayLike, *, temperature: float) -> NDArray[np.float6
     return shares
 
 
+def summaries(info: BundleInfo) -> tuple[str, ...]:
+    """The classes."""
+    return info.labels
+
+
 def decode(
-    tensors: Mapping[str, NDArray[np.float32]], *, info: BundleInfo, top_k: int = 5
+    tensors: Mapping[str, NDArray[np.float32]],
+    *,
+    info: BundleInfo,
+    top_k: int = 5,
+    sizes: Sequence[tuple[int, int]] = (),  # noqa: ARG001 - a class has no place
 ) -> list[ClassificationOutput]:
     """One answer per row of ``logits`` (n, k): the best class and its ``top_k - 1`` runners-up.
 

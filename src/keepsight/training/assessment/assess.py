@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keepsight import tasks
 from keepsight.errors import PictureError
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.predictor import Predictor
@@ -46,10 +48,10 @@ def assess(
     ``pictures``              test pictures of classes that the model knows; the figures are about these
     ``unknown``               by class, test pictures of classes that the model never learned
     ``metrics``               the task's figures
-    ``calibration``           ``temperature``, and ``before`` and ``after``: ``ece`` and ``bins``
+    ``calibration``           ``temperature``; ``before`` (or None) and ``after``: ``ece``, ``bins``
     ``slices``                each with ``key``, ``value``, ``n``, ``accuracy``, ``difference`` to the rest, ``clear``
     ``robustness``            each corruption with ``name``, ``text``, ``n``, ``clean``, ``accuracy``, ``kept``
-    ``mistakes``              the surest first, at most 60, each with the 3 ``nearest`` training pictures
+    ``mistakes``              the worst and surest first, at most 60, each with the 3 ``nearest`` training pictures
     ``explained_by``          how a picture can be explained, or None
     ``latency_ms``            ``p50`` and ``p95`` of ``n`` pictures on one thread here, decoding included, or None
     ``size_bytes``            of the network: ``float``, and ``int8`` where there is one
@@ -66,29 +68,29 @@ def assess(
         robustness_pictures: For the robustness card, which takes longest; 0 leaves it empty.
         progress: Takes dicts with ``text``, ``done`` and ``total``.
     """
-    names = bundle.info.labels
-    test = parts["test"]
-    known = np.array([label in names for label in test.labels], np.bool_)
-    unknown: dict[str, int] = {}
-    for label, there in zip(test.labels, known, strict=True):
-        if not there:
-            unknown[label] = unknown.get(label, 0) + 1
-    test = test.take(np.flatnonzero(known))
+    whole = parts["test"]
+    test = evaluation.answerable(whole, bundle.info.labels)
+    unknown = Counter(name for names in whole.classes for name in names if name not in bundle.info.labels)
+    if not bundle.info.labels:
+        unknown.clear()
     answered = evaluation.answers(ws, bundle, test, backbone=backbone, progress=progress)
-    correct = answered.correct(test.labels)
-    true = np.array([names.index(label) for label in test.labels], np.int64)
-    shares = evaluation.probabilities(answered, names)[answered.there]
+    scores, right, there = answered.scores(test), answered.right(test), answered.there
     return {
         "pictures": len(test),
-        "unknown": unknown,
+        "unknown": dict(unknown),
         "metrics": dict(metrics),
-        "calibration": calibration_figures(shares, true[answered.there], temperature=bundle.info.temperature),
-        "slices": slice_figures(test, correct),
+        "calibration": calibration_figures(
+            answered.confidence()[there],
+            right[there],
+            uncalibrated=_uncalibrated(bundle, answered),
+            temperature=bundle.info.temperature,
+        ),
+        "slices": slice_figures(test, scores),
         "robustness": robustness_card(ws, bundle, test, seed=seed, pictures=robustness_pictures, progress=progress),
         "mistakes": _mistakes(
             test,
             answered,
-            correct,
+            scores,
             lambda: Neighbours.of(ws, bundle, parts["training"], backbone=backbone, seed=seed, progress=progress),
         ),
         "explained_by": None if explain.activation_maps(bundle) is None else explain.NAME,
@@ -100,16 +102,25 @@ def assess(
     }
 
 
+def _uncalibrated(bundle: Bundle, answered: Answers) -> NDArray[np.float64] | None:
+    """What the confidence of each answer was before the calibration; None where the task calibrates otherwise."""
+    of: Callable[..., float] | None = getattr(tasks.get(bundle.info.task), "uncalibrated", None)
+    if of is None:
+        return None
+    there = [said for said in answered.predictions if said is not None]
+    return np.array([of(said, temperature=bundle.info.temperature) for said in there], np.float64)
+
+
 def _mistakes(
-    test: Part, answered: Answers, correct: NDArray[np.bool_], neighbours: Callable[[], Neighbours]
+    test: Part, answered: Answers, scores: NDArray[np.float64], neighbours: Callable[[], Neighbours]
 ) -> list[dict[str, Any]]:
-    """Wrong answers, the surest first."""
+    """Answers that are not wholly right, the worst first, and of equally bad ones the surest."""
     wrong = [
         (output.confidence, place, output.label)
         for place, output in enumerate(answered.outputs)
-        if output is not None and not correct[place]
+        if output is not None and scores[place] < 1
     ]
-    wrong.sort(key=lambda item: (-item[0], item[1]))
+    wrong.sort(key=lambda item: (scores[item[1]], -item[0], item[1]))
     wrong = wrong[:MOST_MISTAKES]
     if not wrong:
         return []
@@ -120,6 +131,7 @@ def _mistakes(
             "picture_id": test.samples[place].picture_id,
             "label": test.labels[place],
             "predicted": label,
+            "score": round(float(scores[place]), 4),
             "confidence": confidence,
             "nearest": alike,
         }

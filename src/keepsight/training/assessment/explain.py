@@ -96,8 +96,9 @@ class ActivationMaps:
         import onnx
 
         model = onnx.load_from_string(bundle.model())
-        scores = output_module(bundle.info.task).TENSORS[0]
-        found = _pooling(model.graph, scores)
+        scores = next(iter(output_module(bundle.info.task).TENSORS), "")
+        # Only scores of classes of the whole picture, (n, k), have a map.
+        found = _pooling(model.graph, scores) if _ranks(model.graph).get(scores) == 2 else None
         if found is None:
             return None
         node, spatial, keeps = found

@@ -11,20 +11,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keepsight.tasks.intervals import Z_95, Interval, wilson
-from keepsight.tasks.reliability import expected_calibration_error, reliability_table
+from keepsight.tasks.reliability import calibration_error, reliability_bins
 from keepsight.training.material import Part
 from keepsight.training.slices import LEAST_PICTURES, slices_of
 
 
-def slice_figures(part: Part, correct: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """The accuracy of each slice of a part, and how far it differs from that of all other pictures.
+def slice_figures(part: Part, scores: NDArray[Any]) -> list[dict[str, Any]]:
+    """The mean score of each slice of a part, and how far it differs from that of all other pictures.
+
+    The mean score is called ``accuracy``: with a class for an answer it is the share of right ones.
 
     ``difference`` is None where fewer than five pictures are left to compare with. ``clear`` says whether a difference
     is one that chance would not show in any of so many slices (Bonferroni at 5 %), either way.
 
     Args:
         part: The pictures.
-        correct: bool (n,), whether each answer was right.
+        scores: (n,), how right each answer was, 0 to 1.
     """
     slices = slices_of(part)
     # Two sides share 5 % among all slices.
@@ -35,7 +37,7 @@ def slice_figures(part: Part, correct: NDArray[np.bool_]) -> list[dict[str, Any]
         difference = None
         clear = False
         if int(rest.sum()) >= LEAST_PICTURES:
-            args = (correct[each.rows], correct[rest], part.groups[each.rows], part.groups[rest])
+            args = (scores[each.rows], scores[rest], part.groups[each.rows], part.groups[rest])
             difference = difference_of_shares(*args).as_dict()
             bounds = difference_of_shares(*args, z=strict)
             clear = bounds.low > 0 or bounds.high < 0
@@ -44,7 +46,7 @@ def slice_figures(part: Part, correct: NDArray[np.bool_]) -> list[dict[str, Any]
                 "key": each.key,
                 "value": each.value,
                 "n": each.count,
-                "accuracy": wilson(correct[each.rows], groups=part.groups[each.rows]).as_dict(),
+                "accuracy": wilson(scores[each.rows], groups=part.groups[each.rows]).as_dict(),
                 "difference": difference,
                 "clear": clear,
             }
@@ -55,13 +57,13 @@ def slice_figures(part: Part, correct: NDArray[np.bool_]) -> list[dict[str, Any]
 def difference_of_shares(
     first: ArrayLike, second: ArrayLike, first_groups: ArrayLike, second_groups: ArrayLike, *, z: float = Z_95
 ) -> Interval:
-    """The share of ones in ``first`` minus that in ``second``, from -1 to 1, two sets of other pictures.
+    """The mean of ``first`` minus that of ``second``, from -1 to 1, two sets of other pictures.
 
     The interval is the hybrid score interval of Newcombe (1998, method 10) of Wilson's bounds; groups that reach into
     both sets make it wider than it need be. ``n`` counts the pictures of ``first``.
 
     Args:
-        first, second: (n,) and (m,) zeros and ones, neither empty.
+        first, second: (n,) and (m,) scores from 0 to 1, neither empty.
         first_groups, second_groups: Groups of pictures that are not independent.
         z: Standard normal quantile of the bounds.
     """
@@ -75,33 +77,29 @@ def difference_of_shares(
 
 
 def calibration_figures(
-    probabilities: NDArray[np.float64], labels: NDArray[np.int64], *, temperature: float
+    confidence: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    *,
+    uncalibrated: NDArray[np.float64] | None,
+    temperature: float,
 ) -> dict[str, Any]:
-    """How far confidence and accuracy agree ``before`` and ``after`` the model's calibration.
+    """How far confidence and being right agree ``before`` (None: nothing is known) and ``after`` the calibration.
 
     Args:
-        probabilities: (n, k) calibrated probabilities.
-        labels: (n,) true classes.
+        confidence: (n,) of the answers.
+        right: (n,) whether each was right.
+        uncalibrated: (n,) what the confidence was before the calibration.
         temperature: By which the logits were divided.
     """
     return {
         "temperature": temperature,
-        "before": _reliability(uncalibrated(probabilities, temperature=temperature), labels),
-        "after": _reliability(probabilities, labels),
+        "before": None if uncalibrated is None else _reliability(uncalibrated, right),
+        "after": _reliability(confidence, right),
     }
 
 
-def uncalibrated(probabilities: NDArray[np.float64], *, temperature: float) -> NDArray[np.float64]:
-    """What the probabilities (n, k) were at temperature 1: to the power of the temperature, summing to 1 again."""
-    # Through logarithms, so that a large temperature underflows no row to zeros; the zeros themselves stay.
-    logs = temperature * np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return shares
-
-
-def _reliability(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, Any]:
-    if not len(labels):
+def _reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str, Any]:
+    if not len(right):
         return {"ece": None, "bins": []}
-    bins: Sequence[Any] = reliability_table(probabilities, labels)
-    return {"ece": expected_calibration_error(probabilities, labels), "bins": [each.as_dict() for each in bins]}
+    bins: Sequence[Any] = reliability_bins(confidence, right)
+    return {"ece": calibration_error(confidence, right), "bins": [each.as_dict() for each in bins]}

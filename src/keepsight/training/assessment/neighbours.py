@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keepsight.data.samples import Sample, label_of
+from keepsight import tasks
+from keepsight.data.samples import Sample
 from keepsight.runtime.bundle import Bundle
 from keepsight.store.workspace import Workspace
 from keepsight.training import evaluation
@@ -25,10 +26,12 @@ class Neighbours:
     """Training pictures and where they lie for the model.
 
     Attributes:
+        task: What the annotations are of.
         samples: The pictures.
         unit: Their features, float32 (n, d), each of length 1.
     """
 
+    task: str
     samples: tuple[Sample, ...]
     unit: NDArray[np.float32] = field(repr=False)
 
@@ -48,7 +51,7 @@ class Neighbours:
             chosen = np.random.default_rng(seed).permutation(len(training))[:MOST_COMPUTED]
             training = training.take(np.sort(chosen).astype(np.int64))
         if not len(training):
-            return cls((), np.zeros((0, 0), np.float32))
+            return cls(training.task, (), np.zeros((0, 0), np.float32))
         found = evaluation.answers(
             ws,
             bundle,
@@ -57,12 +60,13 @@ class Neighbours:
             progress=lambda values: progress({**values, "text": "looking at training pictures"}),
         )
         places = np.flatnonzero(found.there)
-        return cls(tuple(training.samples[place] for place in places), _unit(found.features[places]))
+        return cls(training.task, tuple(training.samples[place] for place in places), _unit(found.features[places]))
 
     def nearest(self, features: NDArray[np.float32], *, count: int = 3) -> list[list[dict[str, Any]]]:
         """For each row of ``features`` (m, d) the most similar training pictures, by cosine, most similar first."""
         if not self.samples or not len(features):
             return [[] for _ in features]
+        task = tasks.get(self.task)
         cosines = _unit(features) @ self.unit.T
         order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
         return [
@@ -70,7 +74,7 @@ class Neighbours:
                 {
                     "sample_id": self.samples[place].sample_id,
                     "picture_id": self.samples[place].picture_id,
-                    "label": label_of(self.samples[place].value),
+                    "label": task.summary(self.samples[place].value or {}),
                     "cosine": round(float(row[place]), 4),
                 }
                 for place in places

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keepsight import tasks
 from keepsight.errors import PictureError
 from keepsight.runtime.bundle import Bundle
-from keepsight.runtime.decode import decode
+from keepsight.runtime.decode import Picture, decode
 from keepsight.runtime.predictor import Predictor
 from keepsight.store.workspace import Workspace
 from keepsight.tasks.intervals import wilson
-from keepsight.training.corruptions import CORRUPTIONS
+from keepsight.training.corruptions import CORRUPTIONS, MOVING, Corruption
 from keepsight.training.evaluation import stored
 from keepsight.training.material import Part
 
@@ -50,7 +51,10 @@ def robustness_card(
     most_s: float = MOST_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[dict[str, Any]]:
-    """The accuracy of a bundle on some pictures of a part as they are, and under each corruption at full strength.
+    """The mean score of a bundle on some pictures of a part as they are, and under each corruption at full strength.
+
+    It is called ``accuracy``: with a class for an answer it is the share of right ones. Where annotations say where
+    things are, no corruption moves them.
 
     At most ``pictures``, chosen by ``seed``, the same for every corruption; fewer (never below ``LEAST_PICTURES``)
     where they would take longer than ``most_s``. Pictures that cannot be read are left out. ``kept`` is the accuracy
@@ -58,14 +62,31 @@ def robustness_card(
     """
     threads = int(ws.config["machine.threads"] or 0) or os.cpu_count() or 1
     predictor = Predictor(bundle)
+    task = tasks.get(part.task)
+    corruptions = {name: each for name, each in CORRUPTIONS.items() if not (task.FIXED_PLACES and name in MOVING)}
     chosen = np.random.default_rng(seed).permutation(len(part))[:pictures]
-    labels = part.labels
+    values = part.values
     places: list[int] = []
-    right: list[NDArray[np.bool_]] = []
+    scored: list[NDArray[np.float64]] = []
     began = clock()
 
-    def judged(place: int) -> NDArray[np.bool_] | None:
-        return _judged(ws, predictor, part, place, label=labels[place], seed=seed)
+    def judged(place: int) -> NDArray[np.float64] | None:
+        data = stored(ws, part.samples[place].picture_id)
+        if data is None:
+            return None
+        width, height = part.sizes[place].tolist()
+        versions = _versions(data, predictor, corruptions, random=(seed, place))
+        return (
+            None
+            if versions is None
+            else np.array(
+                [
+                    task.score(output.as_dict(), values[place])
+                    for output in predictor.predict_arrays(versions, size=(width, height))
+                ],
+                np.float64,
+            )
+        )
 
     # One picture a thread: each is decoded once and answered in all its versions as one batch.
     with ThreadPoolExecutor(threads) as pool:
@@ -77,14 +98,14 @@ def robustness_card(
             for place, outcome in zip(batch, pool.map(judged, batch), strict=True):
                 if outcome is not None:
                     places.append(place)
-                    right.append(outcome)
+                    scored.append(outcome)
             progress({"text": "darker, blurred, tilted ...", "done": start + len(batch), "total": len(chosen)})
     if not places:
         return []
-    table, groups = np.stack(right), part.groups[places]
+    table, groups = np.stack(scored), part.groups[places]
     clean = wilson(table[:, 0], groups=groups)
     card = []
-    for column, name in enumerate(CORRUPTIONS, 1):
+    for column, name in enumerate(corruptions, 1):
         changed = wilson(table[:, column], groups=groups)
         kept = None if not clean.value or changed.value is None else changed.value / clean.value
         card.append(
@@ -100,19 +121,15 @@ def robustness_card(
     return card
 
 
-def _judged(
-    ws: Workspace, predictor: Predictor, part: Part, place: int, *, label: str, seed: int
-) -> NDArray[np.bool_] | None:
-    """Whether the answers to the picture as it is and to each corrupted one are right; None where it is unreadable."""
-    data = stored(ws, part.samples[place].picture_id)
-    if data is None:
-        return None
+def _versions(
+    data: bytes, predictor: Predictor, corruptions: Mapping[str, Corruption], *, random: tuple[int, int]
+) -> list[Picture] | None:
+    """The picture as it is and under each corruption; None where it is unreadable."""
     try:
-        picture = decode(data, min_side=predictor.info.preprocessing.min_side)
+        picture = decode(data, min_side=predictor.engine.min_side)
     except PictureError:
         return None
     versions = [picture]
-    for number, corrupt in enumerate(CORRUPTIONS.values()):
-        versions.append(corrupt(picture, STRENGTH, np.random.default_rng([seed, place, number])))
-    outputs = predictor.predict_arrays(versions, top_k=1)
-    return np.array([output.label == label for output in outputs], np.bool_)
+    for number, corrupt in enumerate(corruptions.values()):
+        versions.append(corrupt(picture, STRENGTH, np.random.default_rng([*random, number])))
+    return versions

@@ -35,7 +35,7 @@ from keepsight.training.finetune.trials import Bench
 from keepsight.training.finetune.views import Views
 from keepsight.training.head import softmax
 from keepsight.training.holdout import judge
-from keepsight.training.recipes import Material, Trained
+from keepsight.training.recipes import HeldOut, Material, Trained
 
 Bools = NDArray[np.bool_]
 
@@ -182,8 +182,7 @@ class _Run:
         return Trained(
             model=model,
             temperature=found.temperature,
-            probabilities=probabilities,
-            judged=judged,
+            held_out=HeldOut.of_probabilities(probabilities, labels, judged),
             features=features,
             frozen=False,
             plan={**plan.as_dict(), "seed": self.material.seed, "judged": int(judged.sum())},

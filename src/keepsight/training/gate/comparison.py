@@ -19,41 +19,42 @@ Z_ONE_SIDED_95 = 1.6448536269514722
 
 
 def paired_difference(
-    champion_correct: ArrayLike,
-    challenger_correct: ArrayLike,
+    champion_scores: ArrayLike,
+    challenger_scores: ArrayLike,
     *,
     groups: ArrayLike | None = None,
     alpha: float = ONE_SIDED,
 ) -> Interval:
-    """How much larger the challenger's share of right answers is, on the same pictures.
+    """How much larger the challenger's mean score is, on the same pictures.
 
     ``low`` and ``high`` are each a one-sided 95 % bound (together a 90 % interval), since the gate asks one-sided
     questions: the adjusted Wald bounds for matched pairs of Agresti and Min (2005), with half a picture added to each
-    of the four cells, so that models which never differ on n pictures still have bounds of about 1.6 / n. With groups
-    the variance is multiplied by the design effect of cluster sampling, kept between 1 and that of groups which agree
-    wholly, and Student's quantile with groups - 1 degrees replaces the normal one.
+    of the four cells, so that models which never differ on n pictures still have bounds of about 1.6 / n; scores
+    between 0 and 1 enter the same formula. With groups the variance is multiplied by the design effect of cluster
+    sampling, kept between 1 and that of groups which agree wholly, and Student's quantile with groups - 1 degrees
+    replaces the normal one.
 
     Args:
-        champion_correct: (n,) whether the champion was right.
-        challenger_correct: (n,) whether the challenger was right on the same pictures.
+        champion_scores: (n,) how right the champion was, 0 to 1.
+        challenger_scores: (n,) how right the challenger was on the same pictures.
         groups: (n,) groups of pictures that are not independent.
         alpha: How often each bound may be wrong.
 
     Returns:
         The difference, from -1 to 1; no value and [-1, 1] where n = 0.
     """
-    champion = np.asarray(champion_correct, dtype=bool)
-    challenger = np.asarray(challenger_correct, dtype=bool)
+    champion = np.asarray(champion_scores, dtype=np.float64)
+    challenger = np.asarray(challenger_scores, dtype=np.float64)
     if champion.shape != challenger.shape:
         raise ValueError("champion and challenger must have answered the same pictures")
     n = len(champion)
     if n == 0:
         return Interval(value=None, low=-1.0, high=1.0, n=0)
-    gained, lost = int((challenger & ~champion).sum()), int((champion & ~challenger).sum())
-    value = (gained - lost) / n
-    adjusted = (gained - lost) / (n + 2)
-    variance = ((gained + lost + 1) / (n + 2) - adjusted**2) / (n + 2)
-    effect, quantile = _design(challenger.astype(np.float64) - champion, groups, alpha)
+    change = challenger - champion
+    value = float(change.sum()) / n
+    adjusted = float(change.sum()) / (n + 2)
+    variance = ((float((change**2).sum()) + 1) / (n + 2) - adjusted**2) / (n + 2)
+    effect, quantile = _design(change, groups, alpha)
     half = quantile * math.sqrt(variance * effect)
     return Interval(
         value=value,
@@ -69,7 +70,7 @@ class Change:
 
     Attributes:
         name: The part.
-        before, after: Shares of right answers.
+        before, after: Mean scores.
         difference: With one-sided 95 % bounds.
         status: ``fail``: it fell by more than is allowed, and that is no chance; ``cannot_tell``: it looks like that,
             but among so many parts one may; ``pass``: neither.
@@ -106,8 +107,8 @@ class Change:
 
 def changes(
     parts: Mapping[str, NDArray[np.bool_]],
-    before: NDArray[np.bool_],
-    after: NDArray[np.bool_],
+    before: NDArray[Any],
+    after: NDArray[Any],
     *,
     groups: NDArray[np.int64] | None,
     allowed: float,
@@ -121,7 +122,7 @@ def changes(
 
     Args:
         parts: By name, bool (n,), which pictures; empty parts are passed over.
-        before, after: bool (n,), whether each model was right.
+        before, after: (n,), how right each model was.
         groups: (n,) groups of pictures that are not independent.
         allowed: The largest fall, a share.
     """

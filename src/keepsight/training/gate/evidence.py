@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from keepsight.training.slices import Slice
 
+Scores = NDArray[Any]
+"""How right answers are, (n,): 0 to 1, or bool where they are right or wrong."""
+
 
 class Settings(Protocol):
     """Settings of a project by name, such as ``gate.margin``."""
@@ -19,21 +22,26 @@ class Settings(Protocol):
         """The value."""
 
 
+def verb_of(scores: Scores) -> str:
+    """How the mean of scores is told: answers that are right or wrong, or more or less right."""
+    return "scores" if bool(((scores > 0) & (scores < 1)).any()) else "is right on"
+
+
 @dataclass(frozen=True)
 class Judged:
     """What both models answered to the pictures of one part, in one order.
 
     Attributes:
-        labels: (n,) true classes.
-        challenger: bool (n,), whether the new model was right.
-        champion: bool (n,), whether the live one was; None where none is live.
+        classes: The classes that the annotation of each picture names.
+        challenger: (n,), how right the new model was, 0 to 1.
+        champion: (n,), how right the live one was; None where none is live.
         groups: (n,) groups of pictures that are not independent; None where all are.
         slices: Slices of the part.
     """
 
-    labels: Sequence[str] = ()
-    challenger: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
-    champion: NDArray[np.bool_] | None = None
+    classes: Sequence[Sequence[str]] = ()
+    challenger: Scores = field(default_factory=lambda: np.zeros(0))
+    champion: Scores | None = None
     groups: NDArray[np.int64] | None = None
     slices: Sequence[Slice] = ()
 
@@ -45,16 +53,26 @@ class Judged:
         return None if self.groups is None else self.groups[rows]
 
     def rows_of(self, label: str) -> NDArray[np.bool_]:
-        """Which pictures are of a class."""
-        return np.array([each == label for each in self.labels], np.bool_)
+        """On which pictures a class is."""
+        return np.array([label in names for names in self.classes], np.bool_)
+
+    @property
+    def names(self) -> list[str]:
+        """The classes that are on the pictures."""
+        return sorted({name for names in self.classes for name in names})
+
+    @property
+    def verb(self) -> str:
+        """How a mean score is told: answers are right or wrong, or more or less right."""
+        return verb_of(self.challenger)
 
 
 @dataclass(frozen=True)
 class Int8Answers:
-    """Whether the new model was right on the test pictures: as a float network, and as an 8-bit one; bool (n,)."""
+    """How right the new model was on the test pictures: as a float network, and as an 8-bit one; (n,)."""
 
-    float_right: NDArray[np.bool_]
-    int8_right: NDArray[np.bool_]
+    float_scores: Scores
+    int8_scores: Scores
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from keepsight.tasks.intervals import Interval, wilson
 from keepsight.training.gate.comparison import (
@@ -18,7 +18,7 @@ from keepsight.training.gate.comparison import (
     paired_difference,
     pictures_needed,
 )
-from keepsight.training.gate.evidence import Evidence, Judged, Settings
+from keepsight.training.gate.evidence import Evidence, Judged, Scores, Settings, verb_of
 from keepsight.training.gate.results import Check, Status, unknown
 from keepsight.training.gate.words import more, pictures, points
 from keepsight.training.slices import LEAST_PICTURES
@@ -82,9 +82,9 @@ def recall(evidence: Evidence, settings: Settings) -> list[Check]:
     for name, least in sorted(settings["gate.min_recall"].items()):
         rows = test.rows_of(name)
         if not rows.any():
-            known = names_of(sorted(set(test.labels))) or "none"
+            known = names_of(test.names) or "none"
             told = f'There is no test picture of "{name}"; the classes there are: {known}.'
-            checks.append(unknown(f"recall of {name}", least, told, evidence={"names": sorted(set(test.labels))}))
+            checks.append(unknown(f"recall of {name}", least, told, evidence={"names": test.names}))
             continue
         whose = f'of the test pictures of "{name}"'
         checks.append(_at_least(f"recall of {name}", whose, test.challenger[rows], least, groups=test.groups_of(rows)))
@@ -177,16 +177,16 @@ def _metric(figures: Mapping[str, Any], name: str, least: float) -> Check:
 
 def _compare(name: str, part: Judged, *, allowed: float) -> Check:
     """The paired check: the lower bound of the difference above -``allowed``."""
-    champion = np.zeros(0, np.bool_) if part.champion is None else part.champion
+    champion = np.zeros(0) if part.champion is None else part.champion
     found = paired_difference(champion, part.challenger, groups=part.groups)
     if found.value is None:
         told = f"There are no {name} pictures on which the two models can be compared."
         return unknown(name, -allowed, told)
     new, old = float(np.mean(part.challenger)), float(np.mean(champion))
-    gained, lost = int((part.challenger & ~champion).sum()), int((champion & ~part.challenger).sum())
+    gained, lost = int((part.challenger > champion).sum()), int((champion > part.challenger).sum())
     status: Status = "pass" if found.low > -allowed else "cannot_tell" if found.value > -allowed else "fail"
     told = (
-        f"On {pictures(found.n, name)} the new model is right on {new:.1%} and the live one on {old:.1%}: "
+        f"On {pictures(found.n, name)} the new model {part.verb} {new:.1%} and the live one {old:.1%}: "
         f"{points(found.value)}."
     )
     bound = f"{'gain' if found.low > 0 else 'loss'} of {abs(found.low) * 100:.1f} points"
@@ -203,14 +203,14 @@ def _compare(name: str, part: Judged, *, allowed: float) -> Check:
     return Check(name, status, found.value, -allowed, found.low, found.high, found.n, told, behind)
 
 
-def _at_least(name: str, whose: str, right: NDArray[np.bool_], least: float, *, groups: ArrayLike | None) -> Check:
-    """The threshold check: the lower bound of a share not below ``least``."""
-    found = wilson(right, groups=groups, z=Z_ONE_SIDED_95)
+def _at_least(name: str, whose: str, scores: Scores, least: float, *, groups: ArrayLike | None) -> Check:
+    """The threshold check: the lower bound of a mean score not below ``least``."""
+    found = wilson(scores, groups=groups, z=Z_ONE_SIDED_95)
     if found.value is None:
         return unknown(name, least, f"There are none {whose}, so nobody can tell whether {least:.1%} are right.")
     status: Status = "pass" if found.low >= least else "fail" if found.value < least else "cannot_tell"
-    told = f"The new model is right on {found.value:.1%} {whose} ({found.n}); at least {least:.1%} are asked for."
-    return _shown(name, status, found, least, told, right=int(right.sum()))
+    told = f"The new model {verb_of(scores)} {found.value:.1%} {whose} ({found.n}); at least {least:.1%} are asked for."
+    return _shown(name, status, found, least, told, right=int((scores == 1).sum()))
 
 
 def _shown(name: str, status: Status, found: Interval, least: float, told: str, **behind: Any) -> Check:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from keepsight.tasks.intervals import Interval
 from keepsight.training.gate.comparison import changes, names_of, one_sided
-from keepsight.training.gate.evidence import Evidence, Settings
+from keepsight.training.gate.evidence import Evidence, Settings, verb_of
 from keepsight.training.gate.figures import fallen
 from keepsight.training.gate.results import Check, Status, unknown
 
@@ -129,15 +131,15 @@ def int8_parity(evidence: Evidence, settings: Settings) -> list[Check]:
         told = "The 8-bit network is to be served (serving.variant), but the new model has none."
         return [unknown(INT8, -allowed, told)] if served else []
     test, both = evidence.test, evidence.int8
-    parts = {WHOLE: test.challenger | True, **{label: test.rows_of(label) for label in sorted(set(test.labels))}}
-    found = changes(parts, both.float_right, both.int8_right, groups=test.groups, allowed=allowed)
+    parts = {WHOLE: np.ones(len(test), np.bool_), **{label: test.rows_of(label) for label in test.names}}
+    found = changes(parts, both.float_scores, both.int8_scores, groups=test.groups, allowed=allowed)
     if not found:
         told = "There are no test pictures on which the 8-bit network can be compared with the float one."
         return [unknown(INT8, -allowed, told, binding=served)]
     check = fallen(INT8, "parts", found, allowed=allowed, binding=served)
     whole = next(change for change in found if change.name == WHOLE)
     told = (
-        f"As an 8-bit network the new model is right on {whole.after:.1%} of {WHOLE}, "
+        f"As an 8-bit network the new model {verb_of(both.int8_scores)} {whole.after:.1%} of {WHOLE}, "
         f"as a float one on {whole.before:.1%}. {check.reason}"
     )
     return [_with_reason(check, told if served else told + " The float one is served.")]

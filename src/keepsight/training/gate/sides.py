@@ -18,11 +18,12 @@ def side_by_side(evidence: Evidence) -> dict[str, Any]:
     """Both models' figures as JSON-able values; the champion's are None where none is live.
 
     ``parts``: by ``test`` and ``recent`` (those with pictures); ``classes`` and ``slices``: of the test pictures. Each
-    row has ``n``, ``challenger`` and ``champion`` (shares of right answers with 95 % intervals), ``difference``
-    (paired, with one-sided 95 % bounds), ``gained`` and ``lost`` (pictures).
+    row has ``n``, ``challenger`` and ``champion`` (mean scores with 95 % intervals), ``difference``
+    (paired, with one-sided 95 % bounds), ``gained`` and ``lost`` (pictures that it answers
+    better and worse).
     """
     test = evidence.test
-    classes = {label: test.rows_of(label) for label in sorted(set(test.labels))}
+    classes = {label: test.rows_of(label) for label in test.names}
     slices = [each for each in test.slices if each.count >= LEAST_PICTURES]
     return {
         "variant": evidence.variant,
@@ -60,5 +61,5 @@ def _row(part: Judged, rows: NDArray[np.bool_]) -> dict[str, Any]:
         old = part.champion[rows]
         row["champion"] = wilson(old, groups=groups).as_dict()
         row["difference"] = paired_difference(old, new, groups=groups).as_dict()
-        row["gained"], row["lost"] = int((new & ~old).sum()), int((old & ~new).sum())
+        row["gained"], row["lost"] = int((new > old).sum()), int((old > new).sum())
     return row

@@ -28,7 +28,8 @@ def summary(gate: Mapping[str, Any]) -> list[str]:
 def better(gate: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Classes and slices of the test pictures on which the new model is right more often, the largest gain first.
 
-    Each has ``kind`` (class or slice), ``name``, ``n``, ``champion`` and ``challenger`` (pictures answered right),
+    Each has ``kind`` (class or slice), ``name``, ``n``, ``champion`` and ``challenger`` (sums of scores: of a
+    classifier the pictures answered right),
     ``sure`` (whether it is no chance, 95 %) and ``text``.
     """
     return _changes(gate, sign=1)
@@ -59,8 +60,8 @@ def _accuracy(name: str, row: Mapping[str, Any]) -> str:
         return f"The new model is right on {new} of {_PARTS[name]} ({n})."
     return (
         f"Of {_PARTS[name]} ({n}) the new model gets {new} right and the live one {row['champion']['value']:.1%}: "
-        f"{points(row['difference']['value'])}. It is right on {row['gained']} where the live one is wrong, "
-        f"and wrong on {row['lost']} where that is right."
+        f"{points(row['difference']['value'])}. It is better on {row['gained']} pictures "
+        f"and worse on {row['lost']}."
     )
 
 
@@ -85,8 +86,8 @@ def _of(kind: str, rows: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]
     for row in rows:
         if row.get("champion") is None or row["difference"] is None:
             continue
-        n, new = row["n"], round(row["challenger"]["value"] * row["n"])
-        old = new - row["gained"] + row["lost"]
+        n = row["n"]
+        new, old = row["challenger"]["value"] * n, row["champion"]["value"] * n
         sure = row["difference"]["low"] > 0 or row["difference"]["high"] < 0
         named = f'"{row["name"]}"' if kind == "class" else row["name"]
         yield {
@@ -96,5 +97,12 @@ def _of(kind: str, rows: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]
             "champion": old,
             "challenger": new,
             "sure": sure,
-            "text": f"{named}: {new} of {pictures(n)} right instead of {old}{'' if sure else ' (may be chance)'}",
+            "text": f"{named}: {_moved(new, old, n)}{'' if sure else ' (may be chance)'}",
         }
+
+
+def _moved(new: float, old: float, n: int) -> str:
+    """Sums of scores before and after: as pictures where each answer was right or wrong, else as mean scores."""
+    if all(abs(value - round(value)) < 1e-6 for value in (new, old)):
+        return f"{round(new)} of {pictures(n)} right instead of {round(old)}"
+    return f"a mean score of {new / n:.1%} on {pictures(n)} instead of {old / n:.1%}"

@@ -7,7 +7,7 @@ from keepsight.training.finetune.recipe import finetune
 from keepsight.training.head import fit_head, softmax
 from keepsight.training.holdout import judge
 from keepsight.training.onnxhead import merge
-from keepsight.training.recipes import Material, Recipe, Trained
+from keepsight.training.recipes import HeldOut, Material, Recipe, Trained
 
 
 def head(material: Material) -> Trained:
@@ -25,8 +25,9 @@ def head(material: Material) -> Trained:
     return Trained(
         model=merge(material.backbone.onnx, fitted),
         temperature=fitted.temperature,
-        probabilities=softmax(held_out.logits, temperature=fitted.temperature),
-        judged=held_out.judged,
+        held_out=HeldOut.of_probabilities(
+            softmax(held_out.logits, temperature=fitted.temperature), material.labels, held_out.judged
+        ),
         features=material.features,
         frozen=True,
         plan=dict(fitted.plan),

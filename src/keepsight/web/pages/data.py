@@ -69,7 +69,7 @@ def version(request: Request, ws: Space, project: Project, number: Number, since
         counts=changed.counts(),
         changes=changed.changes[:SHOWN_CHANGES],
         hidden=max(0, len(changed.changes) - SHOWN_CHANGES),
-        label_of=samples.label_of,
+        summary=samples.summaries(ws, project),
         numbers=[item.number for item in versions.log(ws, project) if item.number < number],
     )
 
@@ -94,7 +94,9 @@ def sample(request: Request, ws: Space, project: Project, sample_id: str) -> Res
         sample=found,
         task=task,
         words=widgets.get(task).words,
-        editor=widgets.get(task).editor(None, classes.known(ws, project)),
+        editor=widgets.get(task).editor(
+            found.value, classes.known(ws, project), size=figures.size_of(ws, found.picture_id)
+        ),
         script=widgets.script(task),
     )
 
@@ -106,7 +108,7 @@ def correct(ws: Space, project: Project, sample_id: str, who: Actor, form: Form)
     task = tasks.get(name)
     raw, new_class = widgets.get(name).read(form)
     value = task.canonical(task.parse(raw))
-    classes.check(value, classes.known(ws, project), new_class=new_class)
+    classes.check(task.classes(value), classes.known(ws, project), new_class=new_class)
     with ws.database.write() as connection:
         samples.annotate(connection, ws, project, sample_id, value, author=who, origin="review")
     return back(f"/{project}/data/samples/{sample_id}", said="saved")

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from keepsight.errors import AnnotationError, ConflictError, KeepsightError, NotFoundError
 from keepsight.review import classes, queue, verdicts
 from keepsight.store.workspace import Workspace
-from keepsight.web import render, widgets
+from keepsight.web import figures, render, widgets
 from keepsight.web.figures import day_start
 from keepsight.web.pages.common import Actor, Form, Project, Space, back, is_htmx, project_page
 
@@ -98,7 +98,9 @@ def _page(
         "project": project,
         "task": task,
         "item": shown,
-        "editor": None if shown is None else widget.editor(shown.prediction, classes.known(ws, project)),
+        "editor": None
+        if shown is None
+        else widget.editor(shown.prediction, classes.known(ws, project), size=figures.size_of(ws, shown.picture_id)),
         "ahead": ahead[:2],
         "counts": counts,
         "outcome": outcome,

@@ -1,7 +1,8 @@
 """How a person sees and corrects one kind of vision job: one widget for each task, found by the task's name.
 
 A widget is a module here with the functions of ``Widget``, a template of the same name with the macros
-``said(editor)``, ``choose(editor)`` and ``add()``, and a script of the same name where it needs one.
+``over(editor)`` (laid over the picture), ``said(editor)``, ``choose(editor)`` and ``add()``, and a script of the same
+name where it needs one. A structured answer travels in a hidden input ``value`` as JSON.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ class Widget(Protocol):
     def words(self, value: Mapping[str, Any]) -> str:
         """A prediction or an annotation in a few words."""
 
-    def editor(self, prediction: Mapping[str, Any] | None, classes: Mapping[str, int]) -> Any:
+    def editor(self, prediction: Mapping[str, Any] | None, classes: Mapping[str, int], *, size: tuple[int, int]) -> Any:
         """What the template shows.
 
         Args:
-            prediction: What the model said; None where it must not be seen.
+            prediction: What the model said, or, where a label is corrected, the annotation as it is (which has no
+                "confidence"); None where nothing is to be seen.
             classes: How many labels each class has, by name.
+            size: Width and height of the picture in pixels, upright; places of annotations are in these.
         """
 
     def read(self, form: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -45,13 +45,20 @@ def words(value: Mapping[str, Any]) -> str:
     return str(value["label"])
 
 
-def editor(prediction: Mapping[str, Any] | None, classes: Mapping[str, int]) -> Editor:
+def editor(
+    prediction: Mapping[str, Any] | None,
+    classes: Mapping[str, int],
+    *,
+    size: tuple[int, int],  # noqa: ARG001 - a class has no place
+) -> Editor:
     """The classes in an order that hands can learn.
 
     Up to ten classes always stand in the same place, whatever the model said. With more, a short list comes first: the
     model's own alternatives, or where these must not be seen, the classes that occur most.
     """
     labels = list(classes)
+    if prediction is not None and "confidence" not in prediction:
+        prediction = None  # an annotation that is corrected: nothing was said of it
     said = None if prediction is None else _said(prediction)
     if len(labels) <= len(KEYS):
         digits = all(label in list(KEYS) for label in labels)
