@@ -173,6 +173,25 @@ def test_going_back_serves_the_model_before(workspace: Workspace) -> None:
     assert audited(workspace)[-1] == ("model.rollback", "shop@1")
 
 
+def test_going_back_again_goes_further_until_the_first(workspace: Workspace) -> None:
+    def back() -> int:
+        return deployments.rollback(workspace, "shop", actor="ana").model_number
+
+    for seed in range(3):
+        release(workspace, bundle(seed))
+    assert [back(), back()] == [2, 1]
+    assert deployments.before(workspace, "shop") is None
+    with pytest.raises(ConflictError, match="nothing was live before model 1") as told:
+        back()
+    assert "models promote shop N" in told.value.do
+    # What comes after going back replaced the model that was gone back to.
+    release(workspace, bundle(3))
+    assert back() == 1
+    # A model that was left comes back by hand, and can be left again.
+    deployments.promote(workspace, "shop", 3, actor="ana", reason="it was fine", kind="rollback")
+    assert back() == 1
+
+
 def test_going_back_passes_over_discarded_models(workspace: Workspace) -> None:
     for seed in range(3):
         release(workspace, bundle(seed))

@@ -262,21 +262,37 @@ def _not_passed(gate: Mapping[str, Any] | None) -> list[str]:
 
 
 def rollback(ws: Workspace, project: str, *, actor: str, reason: str = "rolled back") -> Deployment:
-    """Serves again the model that was live before the present one.
+    """Serves again the model that was live before the present one; called again, the one before that.
 
     Raises:
         ConflictError: There is none.
     """
-    rows = history(ws, project)
-    discarded = {model.number for model in models.list_models(ws, project) if model.status == "discarded"}
-    for row in rows[1:]:
-        if row.model_number != rows[0].model_number and row.model_number not in discarded:
-            return promote(ws, project, row.model_number, actor=actor, reason=reason, kind=ROLLBACK)
+    number = before(ws, project)
+    if number is not None:
+        return promote(ws, project, number, actor=actor, reason=reason, kind=ROLLBACK)
+    live = current(ws, project)
+    found = "no model was ever live" if live is None else f"nothing was live before model {live.model_number}"
     raise ConflictError(
-        f"{project} has no earlier model to go back to.",
-        expected="at least two deployments.",
-        do=f"See `keepsight models list {project}`.",
+        f"{project} has no earlier model to go back to: {found}.",
+        expected="a model that was live before the present one and was not discarded.",
+        do=f"Choose one from `keepsight models list {project}` and release it: `keepsight models promote {project} N`.",
     )
+
+
+def before(ws: Workspace, project: str) -> int | None:
+    """The model that going back would serve: the one that the present model replaced; None where it was the first.
+
+    A model that was left by going back is not gone back to: two in a row do not end where they began.
+    """
+    replaced: list[int] = []
+    for row in reversed(history(ws, project)):
+        if row.kind == ROLLBACK and row.model_number in replaced:
+            while replaced[-1] != row.model_number:
+                replaced.pop()
+        else:
+            replaced.append(row.model_number)
+    discarded = {model.number for model in models.list_models(ws, project) if model.status == "discarded"}
+    return next((number for number in reversed(replaced[:-1]) if number not in {replaced[-1], *discarded}), None)
 
 
 def live_servers(ws: Workspace) -> list[str]:

@@ -120,7 +120,7 @@ def _page(ws: Workspace, model: models.Model, view: View) -> dict[str, Any]:
         "gate": gate,
         "asks": model.number in {item.number for item in waiting(ws, model.project)},
         "card": decisions.card(ws, model.project, model.number) if model.status == "challenger" else None,
-        "can_go_back": len({row.model_number for row in deployments.history(ws, model.project)}) > 1,
+        "back_to": deployments.before(ws, model.project),
         "passed": decisions.gate_passed(ws, model),
         "champion": models.champion(ws, model.project),
         "deployment": history[0] if history else None,
