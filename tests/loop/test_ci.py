@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -222,6 +223,21 @@ def test_the_report_of_a_failed_run_says_what_to_do(machines: Any) -> None:
     failed = {case.get("name"): case for case in suite.iter("testcase") if case.find("error") is not None}
     assert list(failed) == ["version"]
     assert suite.get("errors") == "1"
+
+
+def test_what_failed_after_the_outcome_is_a_warning(machines: Any, tmp_path: Path) -> None:
+    photos(tmp_path / "photos", 4)
+    ws = machines()
+    row = ended(ws, standalone.prepare(ws, "shop", actor="ben"), outcome="deployed", decision="deploy")
+    warning = {"found": "The disk is full.", "do": "Free some.", "step": "robustness"}
+    row = replace(row, record={**(row.record or {}), "warnings": [warning]})
+    text = report.of_run(ws, row)
+    assert "robustness: The disk is full. What to do: Free some." in text
+    assert "Error" not in text
+    pipeline, _ = ElementTree.fromstring(junit.of_run(row))
+    assert pipeline.get("errors") == "0"
+    [skipped] = [case.find("skipped") for case in pipeline.iter("testcase") if case.get("name") == "robustness"]
+    assert skipped is not None and skipped.get("message") == "The disk is full."
 
 
 def test_junit_has_a_case_for_each_step_and_check(machines: Any, tmp_path: Path) -> None:

@@ -8,13 +8,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from keepsight.errors import BundleError, ConflictError
+from keepsight.errors import BundleError, CancelledError, ConflictError, DataError
 from keepsight.loop import leader, runs
-from keepsight.loop.leader import LEASE, Leader, somebody_leads
+from keepsight.loop.engine import Engine
+from keepsight.loop.leader import EXECUTOR, LEASE, Leader, somebody_leads
+from keepsight.loop.pipeline import WORKFLOW, Pipeline
+from keepsight.loop.workflow import Run, Step
 from keepsight.monitoring import alerts, watch
 from keepsight.store import leases, schema
 from keepsight.store.workspace import Workspace
@@ -85,6 +89,61 @@ def test_it_works_on_runs_and_a_second_one_is_refused(ws: Workspace, lead: Calla
     assert runs.get(ws, cancelled).status == "cancelled"
     assert first.stop() == ()
     assert not somebody_leads(ws)
+
+
+def under_way(ws: Workspace, *, version: str, outcome: str | None) -> str:
+    """A run whose workflow a version of Keepsight began, and left in its last step."""
+    run_id = ask(ws)
+    runs.update(ws, run_id, status="running", step="robustness", outcome=outcome)
+    url = f"sqlite:///{ws.state / 'runs.db'}"
+    engine = Engine(system_database_url=url, executor_id=EXECUTOR, application_version=version)
+
+    def waits(run: Run) -> dict[str, Any]:
+        until(run.cancelled)
+        raise CancelledError("It was stopped.", expected="an end.", do="Wait.")
+
+    engine.workflow(WORKFLOW, steps=[Step("robustness", waits)])
+    engine.launch()
+    engine.start(WORKFLOW, run_id, args={})
+    assert engine.shutdown() == ()
+    return run_id
+
+
+def test_a_run_of_another_version_ends_with_an_error_that_says_what_to_do(
+    ws: Workspace, lead: Callable[[], Leader]
+) -> None:
+    run_id = under_way(ws, version="1", outcome=None)
+    lead()
+    until(lambda: runs.get(ws, run_id).finished)
+    run = runs.get(ws, run_id)
+    assert run.status == "failed"
+    assert run.error is not None
+    assert "Another version of Keepsight" in run.error["found"]
+    assert "keepsight retrain shop" in run.error["do"]
+    assert [alert.data for alert in alerts.open_alerts(ws, "shop")] == [{"run": run_id}]
+    again = ask(ws)
+    until(lambda: runs.get(ws, again).finished)
+
+
+@pytest.mark.parametrize("version", ["1", leader.PIPELINE_VERSION])
+def test_what_came_of_a_run_stands_when_a_later_step_fails(
+    ws: Workspace, lead: Callable[[], Leader], version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Pipeline, run: Run, row: runs.RunRow) -> dict[str, Any]:
+        raise DataError("No picture can be spoiled.", expected="some.", do="Look at them.")
+
+    monkeypatch.setattr(Pipeline, "robustness", fails)
+    for step in ("version", "features", "train", "evaluate", "gate", "deploy"):
+        monkeypatch.setattr(Pipeline, step, lambda _, run, row: {})
+    run_id = under_way(ws, version=version, outcome="deployed")
+    lead()
+    until(lambda: runs.get(ws, run_id).finished)
+    run = runs.get(ws, run_id)
+    assert (run.status, run.outcome, run.error) == ("done", "deployed", None)
+    (warning,) = run.warnings
+    assert warning["step"] == "robustness"
+    assert warning["found"].startswith("Another version" if version == "1" else "No picture can be spoiled")
+    assert alerts.open_alerts(ws, "shop") == []
 
 
 def test_a_dead_leader_is_followed_at_once(ws: Workspace, lead: Callable[[], Leader]) -> None:

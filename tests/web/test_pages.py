@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from keepsight.errors import DataError
+from keepsight.loop import runs
 from keepsight.store.workspace import Workspace
 
 PAGES = (
@@ -116,6 +118,16 @@ def test_the_chain_ties_a_run_together(browser: Any, shop: Any) -> None:
     text = browser.get(f"/shop/runs/{shop.run_id}").text
     for part in ("Labels", "Version 1", "Train and measure the new model", "cannot tell", "decide about model 2"):
         assert part in text
+
+
+def test_what_failed_after_the_release_stands_beside_it(browser: Any, ws: Workspace) -> None:
+    run_id = runs.enqueue(ws, "empty", trigger="hand", reason="new labels", actor="ana")
+    runs.update(ws, run_id, status="running", step="robustness", outcome="deployed")
+    assert not runs.fail(ws, run_id, DataError("Nothing to spoil.", expected="pictures.", do="Import some."))
+    text = browser.get(f"/empty/runs/{run_id}").text
+    assert "Nothing to spoil." in text and "Import some." in text
+    assert "What came of the run stands." in text
+    assert 'class="badge good"' in text, "it is released"
 
 
 def test_a_run_of_another_project_is_not_shown(browser: Any, shop: Any) -> None:

@@ -314,6 +314,7 @@ def told_run(row: RunRow) -> str:
         "rejected": "Not released: it did not pass the gate.",
     }
     lines.append(ends[row.outcome or "kept"])
+    lines += [f"Warning ({each['step']}): {each['found']} What to do: {each['do']}" for each in row.warnings]
     if record.get("answers_by_itself") is False:
         lines.append(
             "Every picture goes to review for now: too few show at which confidence its answers are as right as\n"

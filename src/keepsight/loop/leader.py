@@ -219,6 +219,10 @@ class Leader:
             engine.start(WORKFLOW, row.id, args={})
             return
         if not status.finished:
+            if status.application_version != PIPELINE_VERSION:
+                # Nothing would ever go on with it.
+                self._fail(row, _of_another_version(row))
+                engine.cancel(row.id)
             return
         if status.state is RunState.DONE:
             runs.finish(self.ws, row.id, status="done")
@@ -227,6 +231,11 @@ class Leader:
             # A person cancelled it since the row was read, or its workflow was cancelled from outside.
             runs.finish(self.ws, row.id, status="cancelled")
         else:
+            self._fail(row, status.error)
+
+    def _fail(self, row: runs.RunRow, error: KeepsightError) -> None:
+        """Ends a run that an error stopped, and tells of it; where its outcome stands, the run only has a warning."""
+        if runs.get(self.ws, row.id).outcome is None:
             # The alert first: a leader that dies in between raises the same one again.
             alerts.raise_alert(
                 self.ws,
@@ -234,11 +243,13 @@ class Leader:
                 kind="run",
                 key=row.id,
                 title="A training run failed",
-                text=str(status.error),
+                text=str(error),
                 data={"run": row.id},
                 trace_id=row.trace_id,
             )
-            runs.finish(self.ws, row.id, status="failed", error=status.error.as_dict()["error"])
+        if not runs.fail(self.ws, row.id, error):
+            log.warning("Run %s of %s ended, but its last step failed: %s", row.id[:8], row.project, error)
+            alerts.close_kinds(self.ws, row.project, ("run",), actor="keepsight")
 
     def _cancel(self, engine: Engine) -> None:
         """Stops the workflows of runs that a person cancelled."""
@@ -256,6 +267,15 @@ def somebody_leads(ws: Workspace) -> bool:
 def _engine_url(ws: Workspace) -> str:
     url = ws.config["database"]
     return f"sqlite:///{ws.state / 'runs.db'}" if url is None else str(url)
+
+
+def _of_another_version(row: runs.RunRow) -> ConflictError:
+    return ConflictError(
+        "Another version of Keepsight began this run; this one has other steps, so nothing can go on with it.",
+        expected="a run that ends before Keepsight is updated.",
+        do=f"Start a new one: `keepsight retrain {row.project}`. Pictures, labels and models are as they were.",
+        pipeline=PIPELINE_VERSION,
+    )
 
 
 def _is_dead(holder: str) -> bool:

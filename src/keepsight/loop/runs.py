@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from keepsight.errors import ConflictError, NotFoundError
+from keepsight.errors import ConflictError, KeepsightError, NotFoundError
 from keepsight.loop import scratch, spending
 from keepsight.store import audit, schema
 from keepsight.store.workspace import Workspace
@@ -51,6 +51,11 @@ class RunRow:
     def finished(self) -> bool:
         """Whether nothing more will happen."""
         return self.status not in OPEN
+
+    @property
+    def warnings(self) -> list[dict[str, Any]]:
+        """What went wrong without changing the outcome: ``found``, ``expected`` and ``do`` of errors, with ``step``."""
+        return list((self.record or {}).get("warnings", ()))
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json`` and REST."""
@@ -216,6 +221,22 @@ def add_record(ws: Workspace, run_id: str, values: dict[str, Any]) -> None:
     with ws.database.write() as connection:
         record = connection.scalar(sa.select(schema.run.c.record).where(schema.run.c.id == run_id)) or {}
         update_in(connection, run_id, record={**record, **values})
+
+
+def fail(ws: Workspace, run_id: str, error: KeepsightError) -> bool:
+    """Ends a run that an error stopped: as failed, or, where its outcome stands, as done with a warning; which it was.
+
+    What came of a run does not change because something after it could not be done: a model that is live is live.
+    """
+    row = get(ws, run_id)
+    told = error.as_dict()["error"]
+    if row.outcome is None:
+        finish(ws, run_id, status="failed", error=told)
+        return True
+    warning = {name: told[name] for name in ("code", "found", "expected", "do")}
+    add_record(ws, run_id, {"warnings": [*row.warnings, {**warning, "step": row.step}]})
+    finish(ws, run_id, status="done")
+    return False
 
 
 def finish(ws: Workspace, run_id: str, *, status: str, error: dict[str, Any] | None = None) -> None:

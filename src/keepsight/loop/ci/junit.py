@@ -52,7 +52,9 @@ def _steps(row: RunRow) -> list[_Case]:
             told = f"{row.error['found']}\nExpected: {row.error['expected']}\nWhat to do: {row.error['do']}"
             cases.append(_Case(name, kind="error", message=row.error["found"], text=told))
         else:
-            cases.append(_Case(name, kind="skipped", message=f"The run was {row.status} before this step."))
+            failed = [str(each["found"]) for each in row.warnings if each["step"] == name]
+            message = failed[0] if failed else f"The run was {row.status} before this step."
+            cases.append(_Case(name, kind="skipped", message=message))
     if row.error is not None and not any(case.kind == "error" for case in cases):
         cases.append(_Case("run", kind="error", message=row.error["found"], text=row.error["do"]))
     return cases

@@ -30,7 +30,7 @@ VERDICTS: Mapping[str, str] = {
 
 def of_run(ws: Workspace, row: RunRow) -> str:
     """The report of a run, however it ended."""
-    mine = [_decision(row), _comparison(row), _data(ws, row), _costs(row)]
+    mine = [_decision(row), _warnings(row), _comparison(row), _data(ws, row), _costs(row)]
     theirs: tuple[Section, ...] = ()
     subtitle = f"run {row.id[:8]}, {row.reason}"
     if row.model_number is not None:
@@ -72,6 +72,12 @@ def _decision(row: RunRow) -> Section | None:
     else:
         how = f'keepsight models promote {row.project} {row.model_number} --reason "..."'
     return Section("How to decide", (f"To release it: {how}", "Otherwise leave it: the live model stays."))
+
+
+def _warnings(row: RunRow) -> Section | None:
+    """What could not be done after the outcome stood."""
+    told = tuple(f"{each['step']}: {each['found']} What to do: {each['do']}" for each in row.warnings)
+    return Section("Warnings", told) if told else None
 
 
 def _comparison(row: RunRow) -> Section | None:

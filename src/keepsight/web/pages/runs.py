@@ -161,7 +161,7 @@ def _stages(run: runs.RunRow) -> list[Stage]:
     record = run.record or {}
     wall = {step["name"]: step["ended"] - step["began"] for step in record.get("steps", [])}
     worked: dict[str, float] = record.get("worked_s") or {}
-    ends = {"failed": "failed", "cancelled": "stopped"}
+    ends = {"failed": "failed", "cancelled": "stopped"} | ({"done": "failed"} if run.warnings else {})
     stages = []
     for name, text in STEPS.items():
         state = "done" if name in wall else "waiting"
