@@ -48,3 +48,12 @@ def test_a_head_learns_and_the_same_seed_gives_the_same_bytes(tmp_path: Path) ->
     image = np.zeros((2, 3, 8, 8), np.float32)
     features, logits = session.run(["features", "logits"], {"image": image})
     assert (features.shape, logits.shape) == ((2, DIMENSIONS), (2, 3))
+
+
+def test_each_row_of_held_out_answers_is_an_array_of_its_own() -> None:
+    held_out = recipes.HeldOut.nothing(3)
+    held_out.judged[0] = True
+    held_out.confidence[1] = 0.5
+
+    assert not held_out.right.any()
+    assert not held_out.score.any()

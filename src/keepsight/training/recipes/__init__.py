@@ -92,8 +92,13 @@ class HeldOut:
     @classmethod
     def nothing(cls, n: int) -> HeldOut:
         """Of n pictures none was held out."""
-        no, zeros = np.zeros(n, np.bool_), np.zeros(n, np.float64)
-        return cls(no, zeros, no, zeros, np.zeros(n, np.int64))
+        return cls(
+            judged=np.zeros(n, np.bool_),
+            confidence=np.zeros(n, np.float64),
+            right=np.zeros(n, np.bool_),
+            score=np.zeros(n, np.float64),
+            predicted=np.zeros(n, np.int64),
+        )
 
     @classmethod
     def of_probabilities(
