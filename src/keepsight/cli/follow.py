@@ -296,11 +296,12 @@ def told_run(row: RunRow) -> str:
         return f"The run was {row.status}."
     record = row.record or {}
     metrics, plan = record.get("metrics", {}), record.get("plan", {})
+    headline = str(record.get("headline", "accuracy"))
     lines = [
         f"Model {row.model_number} of {row.project}, trained on dataset version {row.dataset_version} "
         f"in {record.get('duration_s', 0):.0f} s ({record.get('cost_eur', 0):.4f} EUR)",
         *([f"  recipe {plan['chosen']}: {plan['why']}"] if "chosen" in plan else []),
-        f"  accuracy on the test pictures: {interval(metrics.get('accuracy'))}",
+        f"  {headline.replace('_', ' ')} on the test pictures: {interval(metrics.get(headline))}",
     ]
     for check in (row.gate or {}).get("checks", []):
         mark = {"pass": "ok  ", "fail": "FAIL", "cannot_tell": "?   "}[check["status"]]

@@ -36,13 +36,15 @@ ThisNumber = Annotated[int, typer.Argument(help="Model number.", show_default=Fa
 @app.command("list")
 def list_models(project: Project, workspace: WorkspaceOption = None, json: Json = False) -> None:
     """All models of a project, newest first."""
+    from keepsight import tasks
     from keepsight.training import models
 
     with opened(workspace) as ws:
         rows = models.list_models(ws, ws.check_project(project))
-    head = ("model", "status", "accuracy", "dataset", "made")
+        task = ws.settings(project)["task"]
+    head = ("model", "status", tasks.get(task).HEADLINE.replace("_", " "), "dataset", "made")
     lines = [
-        (row.number, row.status, interval(row.metrics.get("accuracy")), row.dataset_version, when(row.created_at))
+        (row.number, row.status, interval(tasks.headline(task, row.metrics)), row.dataset_version, when(row.created_at))
         for row in rows
     ]
     show(

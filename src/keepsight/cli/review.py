@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from keepsight.cli.common import Json, Project, WorkspaceOption, actor, counted, opened, show
-from keepsight.errors import StorageError
+from keepsight.errors import BadInputError, StorageError
 
 app = typer.Typer(help="Judge pictures that wait for a person.", no_args_is_help=True)
 Event = Annotated[str, typer.Argument(help="The id that `review next` prints.", show_default=False)]
@@ -52,7 +52,10 @@ def next_item(
 def answer(
     project: Project,
     event: Event,
-    label: Annotated[str, typer.Argument(help="What the picture shows.", show_default=False)],
+    label: Annotated[str | None, typer.Argument(help="What the picture shows.", show_default=False)] = None,
+    value: Annotated[
+        str | None, typer.Option(help="The whole annotation as JSON, where a class does not say it all.")
+    ] = None,
     new_class: Annotated[
         bool, typer.Option("--new-class", help="It is a class that the project does not know.")
     ] = False,
@@ -64,11 +67,30 @@ def answer(
 
     with opened(workspace) as ws:
         result = verdicts.answer(
-            ws, ws.check_project(project), event, {"label": label}, author=actor(), new_class=new_class
+            ws, ws.check_project(project), event, _raw(label, value), author=actor(), new_class=new_class
         )
     told = {True: "The model was right.", False: "The model was wrong."}[bool(result.correct)]
-    value = {"item": result.item.as_dict(), "correct": result.correct, "counted": result.counted}
-    show(value, as_json=json, text=lambda: told)
+    told_as = {"item": result.item.as_dict(), "correct": result.correct, "counted": result.counted}
+    show(told_as, as_json=json, text=lambda: told)
+
+
+def _raw(label: str | None, value: str | None) -> Any:
+    if (label is None) == (value is None):
+        raise BadInputError(
+            "Nothing was said of the picture." if label is None else "Both a label and --value were given.",
+            expected="a label, or --value with the whole annotation.",
+            do="Give one of them.",
+        )
+    if value is None:
+        return {"label": label}
+    import json as reader
+
+    try:
+        return reader.loads(value)
+    except ValueError as error:
+        raise BadInputError(
+            f"--value is no JSON ({error}).", expected="the annotation as a JSON object.", do="Correct it."
+        ) from None
 
 
 @app.command("skip")

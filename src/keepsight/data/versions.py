@@ -56,6 +56,7 @@ def commit(
     message: str,
     author: str,
     backbone: Backbone | None = None,
+    empty: bool = False,
 ) -> Version | None:
     """Makes everything that changed since the last version the next one; None when nothing changed.
 
@@ -64,6 +65,7 @@ def commit(
 
     Args:
         backbone: Of the index vectors; the project's ``train.backbone`` when not given and needed.
+        empty: Make a first version even of a data set without a picture: a pretrained model needs none.
 
     Raises:
         NotFoundError: No such project. WeightsError: The backbone is needed and not there.
@@ -77,9 +79,9 @@ def commit(
         for table in _TABLES:
             _drop_what_never_counted(connection, table, project)
         counts = _publish(connection, project, number := _last_number(connection, project) + 1)
-        if counts is None:
+        if counts is None and not (empty and number == 1):
             return None
-        added, removed = counts
+        added, removed = counts or (0, 0)
         leaves = _leaves(connection, project, number)
         values = {
             "project_id": project,

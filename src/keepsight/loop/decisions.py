@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from keepsight import tasks
 from keepsight.delivery import deployments
 from keepsight.loop import runs
 from keepsight.monitoring import alerts
@@ -125,9 +126,9 @@ def _question(model: models.Model, live: models.Model | None) -> str:
 def _uncompared(model: models.Model, other: models.Model | None) -> str:
     """What can be said without a comparison: each model's own figures, of which the pictures may differ."""
     told = [
-        f"Model {each.number} is right on {each.metrics['accuracy']['value']:.1%} of its own test pictures."
+        f"Model {each.number} is right on {figure['value']:.1%} of its own test pictures."
         for each in (model, other)
-        if each is not None and each.metrics.get("accuracy", {}).get("value") is not None
+        if each is not None and (figure := tasks.right_share(each.metrics)) is not None and figure["value"] is not None
     ]
     return " ".join([*told, "The two were not compared on the same pictures."])
 

@@ -22,6 +22,7 @@ from keepsight.loop.child import run_child
 from keepsight.loop.workflow import Run, Step
 from keepsight.monitoring import alerts
 from keepsight.store.workspace import Workspace
+from keepsight.training import recipes
 from keepsight.training.gate import open_reasons
 
 WORKFLOW = "retrain"
@@ -80,11 +81,13 @@ class Pipeline:
             return {"version": row.dataset_version}
         wanted = row.params.get("version")
         if wanted is None:
-            versions.commit(self.ws, row.project, message=row.reason, author=row.actor)
+            recipe = row.params.get("recipe", self.ws.settings(row.project)["train.recipe"])
+            empty = recipe == recipes.PRETRAINED
+            versions.commit(self.ws, row.project, message=row.reason, author=row.actor, empty=empty)
         if wanted is None and not versions.log(self.ws, row.project):
             raise DataError(
                 f"{row.project} has no pictures yet.",
-                expected="labelled pictures of at least two classes.",
+                expected="labelled pictures.",
                 do=f"Import some: `keepsight data import {row.project} PHOTOS/`.",
             )
         version = versions.get(self.ws, row.project, wanted or versions.LATEST)

@@ -230,6 +230,7 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
     record = {
         "recipe": trained.plan["recipe"],
         "frozen": trained.frozen,
+        "headline": tasks.get(info.task).HEADLINE,
         "plan": trained.plan,
         "seed": seed,
         "settings": job.settings.as_dict(),

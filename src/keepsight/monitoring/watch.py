@@ -124,7 +124,7 @@ def tick(ws: Workspace, project: str) -> None:
     rows = _new_events(ws, project, live, state)
     if rows:
         _drift(ws, project, live, state, rows)
-        _counts(state, rows)
+        _counts(live, state, rows)
         state.last_seq = rows[-1]["seq"]
         _save(ws, project, live, state)
     if state.drift.get("alarm"):
@@ -313,11 +313,15 @@ def _drift(ws: Workspace, project: str, live: Live, state: State, rows: list[Any
     }
 
 
-def _counts(state: State, rows: list[Any]) -> None:
+def _counts(live: Live, state: State, rows: list[Any]) -> None:
+    # Only answers that can be listed are counted: free texts would grow without end.
+    info = live.bundle.info
+    listed = set(output_module(info.task).summaries(info))
     told = LatencyHistogram() if not state.latency else LatencyHistogram.restore(state.latency)
     for row in rows:
         told.observe(row["latency_ms"])
-        state.classes[row["label"]] = state.classes.get(row["label"], 0) + 1
+        if row["label"] in listed:
+            state.classes[row["label"]] = state.classes.get(row["label"], 0) + 1
         state.decisions[row["decision"]] = state.decisions.get(row["decision"], 0) + 1
     state.latency = told.state()
 

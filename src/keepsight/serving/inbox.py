@@ -12,9 +12,10 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Protocol
 
+from keepsight import tasks
 from keepsight.errors import AnnotationError, BadInputError, NotFoundError
 from keepsight.runtime.decode import Limits, probe
-from keepsight.serving.events import ID_PATTERN, MAX_AUTHOR, Event, EventSink, Feedback, ModelSource, plain_text
+from keepsight.serving.events import ID_PATTERN, MAX_AUTHOR, Event, EventSink, Feedback, ModelSource, Served, plain_text
 from keepsight.serving.metrics import Metrics
 
 MAX_RECORDS = 1000
@@ -45,11 +46,14 @@ class Services(Protocol):
         """Seconds since 1970."""
 
 
+_JUDGES = ("correct", "label", "value")
+
+
 async def take_feedback(services: Services, project: str, content: Mapping[str, Any], *, author: str) -> dict[str, Any]:
     """Records what a client says about one answer; sending the same again changes nothing.
 
-    ``content`` has ``prediction_id`` and either ``correct`` (true or false) or ``label`` (the right one). A client that
-    gives different people's opinions gives each an ``id``.
+    ``content`` has ``prediction_id`` and one of ``correct`` (true or false), ``label`` (the right class) and ``value``
+    (the right annotation of the project's task). A client that gives different people's opinions gives each an ``id``.
 
     Raises:
         BadInputError: Something is missing or does not fit.
@@ -58,9 +62,8 @@ async def take_feedback(services: Services, project: str, content: Mapping[str, 
     """
     served = services.source.current(project)
     event_id, kind, value = _judgement(content)
-    if value is not None and value["label"] not in served.labels:
-        missing = NotFoundError.among("class", value["label"], served.labels)
-        raise AnnotationError(missing.found, expected=missing.expected, do=missing.do, **missing.details)
+    if value is not None:
+        value = _known(value, served)
     known = await asyncio.to_thread(services.sink.knows, project, [event_id])
     if known is not None and event_id not in known:
         raise NotFoundError(
@@ -87,12 +90,23 @@ async def take_feedback(services: Services, project: str, content: Mapping[str, 
     return {"feedback_id": feedback.id, "prediction_id": event_id, "kind": kind}
 
 
-def _judgement(content: Mapping[str, Any]) -> tuple[str, str, dict[str, str] | None]:
-    unknown = sorted(set(content) - {"prediction_id", "correct", "label", "id"})
+def _known(raw: Any, served: Served) -> dict[str, Any]:
+    """The annotation that is meant, of classes that the model knows."""
+    task = tasks.get(served.predictor.info.task)
+    value = task.canonical(task.parse(raw))
+    for name in task.classes(value) if served.labels else ():
+        if name not in served.labels:
+            missing = NotFoundError.among("class", name, served.labels)
+            raise AnnotationError(missing.found, expected=missing.expected, do=missing.do, **missing.details)
+    return value
+
+
+def _judgement(content: Mapping[str, Any]) -> tuple[str, str, Any]:
+    unknown = sorted(set(content) - {"prediction_id", *_JUDGES, "id"})
     if unknown:
         raise BadInputError(
             f"The feedback has {', '.join(unknown)[:200]}.",
-            expected="prediction_id, correct or label, and perhaps id.",
+            expected="prediction_id; correct, label or value; and perhaps id.",
             do="Leave the others out.",
         )
     event_id = _text(content, "prediction_id")
@@ -102,12 +116,15 @@ def _judgement(content: Mapping[str, Any]) -> tuple[str, str, dict[str, str] | N
             expected="32 hex digits.",
             do="Take it from the answer that you judge.",
         )
-    if ("correct" in content) == ("label" in content):
+    given = [name for name in _JUDGES if name in content]
+    if len(given) != 1:
         raise BadInputError(
-            "The feedback has both correct and label." if "label" in content else "The feedback judges nothing.",
-            expected="correct (true or false), or label (the right one).",
-            do="Send one of the two.",
+            f"The feedback has {' and '.join(given)}." if given else "The feedback judges nothing.",
+            expected="correct (true or false), label (the right class), or value (the right annotation).",
+            do="Send one of them.",
         )
+    if "value" in content:
+        return event_id, "label", content["value"]
     if "label" in content:
         return event_id, "label", {"label": _text(content, "label")}
     if not isinstance(content["correct"], bool):

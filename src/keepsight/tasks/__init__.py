@@ -34,6 +34,9 @@ class Task(Protocol):
     HEADLINE: str
     """The figure of :class:`Metrics` by which two models of the task are told apart first."""
 
+    FIGURES: Mapping[str, str]
+    """Names of figures in plain words, in the order in which people read them; others follow under their own."""
+
     FIXED_PLACES: bool
     """Whether an annotation says where things are, so that it is wrong for a picture that was turned."""
 
@@ -98,6 +101,21 @@ class Task(Protocol):
             groups: (n,) groups of pictures that are not independent.
             seed: Of everything random.
         """
+
+
+def figures(task: str, metrics: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """The figures of a task's metrics with an interval, as ``(name, words, figure)`` in the order to read them."""
+    known: Mapping[str, str] = getattr(get(task), "FIGURES", {})
+    intervals = ((name, item) for name, item in metrics.items() if isinstance(item, Mapping))
+    found = {name: item for name, item in intervals if {"value", "low", "high"} <= item.keys()}
+    order = [*(name for name in known if name in found), *(name for name in found if name not in known)]
+    return [(name, known.get(name, name.replace("_", " ")), found[name]) for name in order]
+
+
+def headline(task: str, metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The figure by which models of the task are told apart first; None where it was not measured."""
+    found: Mapping[str, Any] | None = metrics.get(get(task).HEADLINE)
+    return found
 
 
 def right_share(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -25,6 +25,13 @@ from keepsight.tasks.reliability import (
 )
 
 HEADLINE = "accuracy"
+FIGURES = {
+    "accuracy": "right answers",
+    "precision": "precision (of what it calls a class, so much is)",
+    "recall": "recall (of what is a class, so much it finds)",
+    "f1": "F1 (precision and recall in one figure)",
+    "ece": "calibration error (how far its confidence is off)",
+}
 FIXED_PLACES = False
 LONGEST_LABEL = 200
 RESAMPLES = 1000

@@ -8,18 +8,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from keepsight import tasks
 from keepsight.review.classes import natural
 from keepsight.training.reports.content import Content
 
-# Figures of the test split that stand at the top, in this order; tasks may have others, which follow.
-FIRST = ("accuracy", "f1", "precision", "recall", "ece")
-WORDS = {
-    "accuracy": "right answers",
-    "f1": "F1, mean of the classes",
-    "precision": "precision, mean of the classes",
-    "recall": "recall, mean of the classes",
-    "ece": "calibration error",
-}
+# A figure that a task does not have of its classes.
+NOT_MEASURED: Mapping[str, Any] = {"value": None, "low": 0.0, "high": 1.0, "n": 0}
 ORDERS = ("recall", "precision", "f1", "support", "name")
 SHOWN_CLASSES = 60
 SHOWN_CONFUSIONS = 10
@@ -84,15 +78,13 @@ class SliceRow:
     mark: str
 
 
-def figures(metrics: Mapping[str, Any]) -> list[Figure]:
+def figures(task: str, metrics: Mapping[str, Any]) -> list[Figure]:
     """The figures of the test split that have a value."""
-    found = {
-        name: Figure(name, WORDS.get(name, name.replace("_", " ")), item["value"], item.get("low"), item.get("high"))
-        for name, item in metrics.items()
-        if isinstance(item, Mapping) and isinstance(item.get("value"), int | float)
-    }
-    order = [name for name in FIRST if name in found]
-    return [found[name] for name in (*order, *(name for name in found if name not in order))]
+    return [
+        Figure(name, words, figure["value"], figure.get("low"), figure.get("high"))
+        for name, words, figure in tasks.figures(task, metrics)
+        if figure["value"] is not None
+    ]
 
 
 def classes(metrics: Mapping[str, Any], *, sort: str = "recall", find: str = "") -> list[ClassRow]:
@@ -100,9 +92,16 @@ def classes(metrics: Mapping[str, Any], *, sort: str = "recall", find: str = "")
     mistaken = _mistaken(metrics)
     wanted = find.casefold().split()
     rows = [
-        ClassRow(name, row["recall"], row["precision"], row["f1"], int(row["support"]), mistaken.get(name, []))
+        ClassRow(
+            name=name,
+            recall=row.get("recall", NOT_MEASURED),
+            precision=row.get("precision", NOT_MEASURED),
+            f1=row.get("f1", NOT_MEASURED),
+            support=int(row["support"]),
+            taken_for=mistaken.get(name, []),
+        )
         for name, row in (metrics.get("per_class") or {}).items()
-        if row["support"] and all(word in name.casefold() for word in wanted)
+        if row.get("support") and all(word in name.casefold() for word in wanted)
     ]
     key, turned = sort.removeprefix("-"), sort.startswith("-")
     by_name = sorted(rows, key=lambda row: natural(row.name))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
@@ -145,16 +146,20 @@ async def add_sample(
     who: Actor,
     *,
     label: str | None = None,
+    value: str | None = None,
     split: str = "pending",
     group: str | None = None,
     name: str = "",
 ) -> Json:
-    """The body is the picture; it counts from the next version on. Sending it again changes nothing."""
+    """The body is the picture; it counts from the next version on. Sending it again changes nothing.
+
+    ``label`` names its class; ``value`` is its whole annotation, as JSON, where a class does not say it all.
+    """
     from starlette.concurrency import run_in_threadpool
 
     data = await read_body(request, limit=DEFAULT_LIMITS.max_bytes)
     return await run_in_threadpool(
-        _add_sample, ws, project, data, who=who, label=label, split=split, group=group, name=name
+        _add_sample, ws, project, data, who=who, raw=_raw(label, value), split=split, group=group, name=name
     )
 
 
@@ -242,7 +247,7 @@ def review_answer(ws: Space, project: Project, event_id: str, body: Verdict, who
         raise BadInputError(
             "The verdict names none or several of label, value and skip.",
             expected="exactly one of them.",
-            do='Send {"label": "..."} or {"skip": "cannot tell"}.',
+            do='Send {"label": "..."}, {"value": {...}} or {"skip": "cannot tell"}.',
         )
     raw = {"label": body.label} if body.value is None else body.value
     return verdicts.answer(ws, project, event_id, raw, author=who, new_class=body.new_class).as_dict()
@@ -361,21 +366,39 @@ def _events(ws: Workspace, rows: Any) -> list[Json]:
     ]
 
 
+def _raw(label: str | None, value: str | None) -> Any:
+    """What was said of a picture, as a task takes it; None where nothing was.
+
+    Raises:
+        BadInputError: Both were given, or ``value`` is no JSON.
+    """
+    if label is not None and value is not None:
+        raise BadInputError("Both label and value were given.", expected="one of them.", do="Leave one out.")
+    if value is None:
+        return None if label is None else {"label": label}
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise BadInputError(
+            f"value is no JSON ({error}).", expected="the annotation as a JSON object.", do="Correct it."
+        ) from None
+
+
 def _add_sample(
     ws: Workspace,
     project: str,
     data: bytes,
     *,
     who: str,
-    label: str | None,
+    raw: Any,
     split: str,
     group: str | None,
     name: str,
 ) -> Json:
     value = None
-    if label is not None:
+    if raw is not None:
         task = tasks.get(ws.settings(project)["task"])
-        value = task.canonical(task.parse({"label": label}))
+        value = task.canonical(task.parse(raw))
     item = adding.NewSample(
         data=data, name=name or "sent by REST", value=value, split=samples.check_split(split), group=group
     )

@@ -120,7 +120,7 @@ def content(**changes: Any) -> Content:
         "shop", 7, "d" * 64, "blob", "run", "challenger", 3, changes.pop("metrics", metrics()), 1_760_000_000.0
     )
     values = {"evaluation": evaluation(), "run": run(), **changes}
-    return Content("shop", model, **values)
+    return Content("shop", "classification", model, **values)
 
 
 def jpeg() -> bytes:

@@ -70,7 +70,10 @@ def test_the_run_is_told_with_budget_and_cost() -> None:
 
 def test_a_model_without_a_run_has_little_to_tell() -> None:
     model: Model = content().model
-    assert [name for name, _ in words.run(Content("shop", model, {}, None))] == ["dataset version", "bundle"]
+    assert [name for name, _ in words.run(Content("shop", "classification", model, {}, None))] == [
+        "dataset version",
+        "bundle",
+    ]
 
 
 def test_a_check_that_does_not_bind_is_only_told() -> None:

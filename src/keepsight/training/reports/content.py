@@ -6,18 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keepsight import tasks
 from keepsight.store.workspace import Workspace
 from keepsight.training.assessment import store
 from keepsight.training.models import Model
-
-# The figures that have a name people know; whatever else a task measures is shown under its own.
-FIGURES: Mapping[str, str] = {
-    "accuracy": "right answers",
-    "precision": "precision (of what it calls a class, so much is)",
-    "recall": "recall (of what is a class, so much it finds)",
-    "f1": "F1 (precision and recall in one figure)",
-    "ece": "calibration error (how far its confidence is off)",
-}
 
 
 @dataclass(frozen=True)
@@ -26,12 +18,14 @@ class Content:
 
     Attributes:
         project: The project's name.
+        task: What it does.
         model: The model's row.
         evaluation: As ``keepsight.training.assessment.assess`` describes it; empty where it was never made.
         run: The run that made the model, as a dict; None where none did.
     """
 
     project: str
+    task: str
     model: Model
     evaluation: Mapping[str, Any]
     run: Mapping[str, Any] | None
@@ -39,7 +33,8 @@ class Content:
     @classmethod
     def gather(cls, ws: Workspace, model: Model, *, run: Mapping[str, Any] | None) -> Content:
         """Reads what is kept about a model; ``run`` is the row of its run."""
-        return cls(model.project, model, store.load(ws, model.project, model.number) or {}, run)
+        task = ws.settings(model.project)["task"]
+        return cls(model.project, task, model, store.load(ws, model.project, model.number) or {}, run)
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -49,19 +44,17 @@ class Content:
     @property
     def headline(self) -> Mapping[str, Any] | None:
         """The figure that the task is measured by first, with its interval."""
-        return next((figure for _, figure in self.figures()), None)
+        return tasks.headline(self.task, self.metrics)
 
     def figures(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """The figures with an interval, by name; those that people know come first."""
-        known = list(FIGURES)
-        found = [(name, value) for name, value in self.metrics.items() if _is_interval(value)]
-        # The store keeps no order of keys.
-        return sorted(found, key=lambda item: known.index(item[0]) if item[0] in known else len(known))
+        """The figures with an interval, by their names in words; those that people know come first."""
+        return [(words, figure) for _, words, figure in tasks.figures(self.task, self.metrics)]
 
     def per_class(self) -> list[tuple[str, Mapping[str, Any]]]:
         """The classes with test pictures, worst F1 first, of equal ones that with more pictures."""
         rows = [(name, row) for name, row in self.metrics.get("per_class", {}).items() if row.get("support", 0)]
-        return sorted(rows, key=lambda item: (_value(item[1].get("f1")), -item[1]["support"], item[0]))
+        worst = "f1" if all("f1" in row for _, row in rows) else "recall"
+        return sorted(rows, key=lambda item: (_value(item[1].get(worst)), -item[1]["support"], item[0]))
 
     def confusions(self) -> list[tuple[str, str, int]]:
         """``(true class, answer, pictures)`` of wrong answers, most frequent first."""
@@ -95,10 +88,6 @@ class Content:
         """What the gate said, or None where it was never asked."""
         found: Mapping[str, Any] | None = (self.run or {}).get("gate")
         return found
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys()
 
 
 def _loss(difference: Mapping[str, Any] | None) -> float:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from keepsight.training.reports import plots, words
-from keepsight.training.reports.content import FIGURES, Content
+from keepsight.training.reports.content import Content
 from keepsight.training.reports.pictures import Shown
 
 MOST_CLASSES = 40
@@ -101,7 +101,7 @@ def _gate(content: Content) -> Section | None:
 
 
 def _figures(content: Content) -> Section | None:
-    rows = [(FIGURES.get(name, name), words.span(figure)) for name, figure in content.figures()]
+    rows = [(name, words.span(figure)) for name, figure in content.figures()]
     evaluation = content.evaluation
     if evaluation.get("latency_ms"):
         found = evaluation["latency_ms"]

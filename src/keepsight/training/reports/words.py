@@ -95,7 +95,8 @@ def _classes(content: Content) -> str:
     if rows:
         name, row = min(rows, key=lambda item: (item[1]["recall"]["value"], -item[1]["support"]))
         hits = round(row["recall"]["value"] * row["support"])
-        said = f'Of the classes it is weakest on "{name}": it finds {hits} of {pictures(row["support"])}.'
+        whole = pictures(row["support"]) if "accuracy" in content.metrics else f"{row['support']}"
+        said = f'Of the classes it is weakest on "{name}": it finds {hits} of {whole}.'
     confused = content.confusions()
     if confused:
         true, told, count = confused[0]

@@ -77,4 +77,5 @@ def discard(ws: Space, project: Project, number: Number, who: Actor, form: Form)
 def _card(ws: Workspace, model: models.Model, *, asks: bool) -> Card:
     run = None if model.run_id is None else runs.get(ws, model.run_id)
     gate = None if run is None else run.gate
-    return Card(model, abilities.figures(model.metrics), gate, [] if gate is None else open_checks(gate), run, asks)
+    figures = abilities.figures(ws.settings(model.project)["task"], model.metrics)
+    return Card(model, figures, gate, [] if gate is None else open_checks(gate), run, asks)
