@@ -19,6 +19,7 @@ DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 NEAR_DUPLICATE_COSINE = 0.97
 MAX_CLUSTER_SHARE = 0.05
+_LEVEL_WITHOUT_CLASSES = 0.95
 _LOWEST_LEVEL, _HIGHEST_LEVEL, _LEVEL_STEP = 0.88, 0.99, 0.005
 
 
@@ -166,6 +167,10 @@ def near_duplicate_threshold(vectors: NDArray[np.floating], labels: ArrayLike, *
     above, against 8 % at 0.86; looked at by eye, pairs at 0.90 show the same crate or carton from a step aside, pairs
     at 0.86 as often another crate. Digits get 0.975.
 
+    With one class, or none, nothing can cross and the labels show nothing: the level is 0.95. At that level 141 of 150
+    frames of a driving car, all of 150 blood smears and 103 of 130 receipts stand alone; at 0.88 it is 81, 66 and 46,
+    although each shows another place, patient or purchase.
+
     At most 4,000 pictures, drawn with ``seed``, are compared.
 
     Args:
@@ -173,7 +178,9 @@ def near_duplicate_threshold(vectors: NDArray[np.floating], labels: ArrayLike, *
         labels: (n,) classes.
         seed: Draws the sample.
     """
-    of = np.unique(np.asarray(labels), return_inverse=True)[1]
+    names, of = np.unique(np.asarray(labels), return_inverse=True)
+    if len(names) < 2:
+        return _LEVEL_WITHOUT_CLASSES
     chosen = np.sort(np.random.default_rng(seed).permutation(len(of))[:4000])
     unit, of = np.asarray(vectors, dtype=np.float32)[chosen], of[chosen]
     steps = round((_HIGHEST_LEVEL - _LOWEST_LEVEL) / _LEVEL_STEP) + 1

@@ -44,7 +44,8 @@ class Content:
     @property
     def headline(self) -> Mapping[str, Any] | None:
         """The figure that the task is measured by first, with its interval."""
-        return tasks.headline(self.task, self.metrics)
+        first = next((figure for _, figure in self.figures()), None)
+        return tasks.headline(self.task, self.metrics) or first
 
     def figures(self) -> list[tuple[str, Mapping[str, Any]]]:
         """The figures with an interval, by their names in words; those that people know come first."""

@@ -248,7 +248,9 @@ def _calibration(content: Content) -> Section | None:
             words.calibration(found),
             Plot(
                 plots.reliability(
-                    found["before"]["bins"], found["after"]["bins"], title="Confidence against right answers"
+                    (found["before"] or {"bins": []})["bins"],
+                    found["after"]["bins"],
+                    title="Confidence against right answers",
                 )
             ),
             Table(

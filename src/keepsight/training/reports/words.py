@@ -138,7 +138,7 @@ def status(check: Mapping[str, Any]) -> str:
 
 def calibration(found: Mapping[str, Any]) -> str:
     """What calibration did."""
-    before, after = found["before"]["ece"], found["after"]["ece"]
+    before, after = (found["before"] or found["after"])["ece"], found["after"]["ece"]
     if before is None or after is None:
         return "Without test pictures nothing can be said about its confidence."
     changed = "Calibration changed little"
