@@ -131,7 +131,14 @@ TABLE: tuple[Setting, ...] = (
         "A name from `keepsight zoo list`, timm/NAME for any network of timm, or the path of an ONNX file.",
         kinds.text(),
     ),
-    Setting("train.recipe", "project", "auto", "", "Which recipe trains: auto, head or finetune.", kinds.text()),
+    Setting(
+        "train.recipe",
+        "project",
+        "auto",
+        "",
+        "Which recipe trains: auto, or one of the task's own, such as head, finetune or pretrained.",
+        kinds.text(),
+    ),
     Setting("train.seed", "project", 0, "", "Seed of everything random in training.", kinds.integer(0, 2**31 - 1)),
     Setting(
         "train.budget_minutes",

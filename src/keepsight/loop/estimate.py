@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keepsight import tasks
 from keepsight.data import samples, vectors
 from keepsight.loop import runs, spending
 from keepsight.store.workspace import Workspace
@@ -61,7 +62,8 @@ def of_run(ws: Workspace, project: str, params: Mapping[str, Any]) -> Estimate:
         missing = len(pictures) - int(
             vectors.load(ws, [row.picture_id for row in pictures], backbone).present.sum() if pictures else 0
         )
-        classes = len({str(row.value) for row in pictures})
+        task = tasks.get(settings["task"])
+        classes = len({name for row in pictures for name in task.classes(row.value or {})})
         seconds = START_S + missing * _embedding_s(backbone) + HEAD_S * len(pictures) * classes
         # A recipe that trains the network takes what it is given.
         seconds = seconds if recipe == QUICK else max(seconds, allowed_s)
