@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from keepsight.data import samples, versions
+from keepsight.data import erase, samples, versions
 from keepsight.errors import AnnotationError, BadInputError, ConflictError, NotFoundError
 from keepsight.review import classes, queue, verdicts
 from keepsight.store import schema
@@ -28,6 +28,28 @@ def _notes(ws: Workspace) -> Sequence[Any]:
         return connection.execute(sa.select(schema.annotation).order_by(schema.annotation.c.seq)).mappings().all()
 
 
+def test_what_the_client_said_stays_with_the_picture_until_it_is_erased(ws: Workspace, serve: Serve) -> None:
+    said = {"group": "visit 3", "light": "night lamp", "selected_by": "me", "source": "another", "event_id": "mine"}
+    event_id = serve("audit", meta=said)
+    done = verdicts.answer(ws, "shop", event_id, {"label": "banana"}, author="ana")
+    sample = _sample(ws, done.sample_id)
+    assert sample.group == "visit 3"
+    assert sample.meta == {
+        "source": "till",
+        "light": "night lamp",
+        "selected_by": "audit",
+        "event_id": event_id,
+    }, "what the loop notes cannot be said from outside"
+    with ws.database.write() as connection:
+        samples.move(connection, ws, "shop", sample.sample_id, "recent", actor="ana")
+    versions.commit(ws, "shop", message="", author="ana")
+    erase.erase_picture(ws, sample.picture_id, actor="ana", reason="asked")
+    with ws.database.read() as connection:
+        rows = str(connection.execute(sa.select(schema.membership)).all())
+    assert "till" not in rows and "night lamp" not in rows and "visit 3" not in rows
+    assert versions.verify(ws, "shop") == 1
+
+
 def test_an_answer_closes_the_item_and_becomes_a_label(ws: Workspace, serve: Serve) -> None:
     event_id = serve("uncertain", label="apple", meta={"group": "shelf 3"})
     done = verdicts.answer(ws, "shop", event_id, {"label": "banana"}, author="ana")
@@ -36,7 +58,7 @@ def test_an_answer_closes_the_item_and_becomes_a_label(ws: Workspace, serve: Ser
     sample = _sample(ws, done.sample_id)
     assert (sample.value, sample.split, sample.group) == ({"label": "banana"}, "pending", "shelf 3")
     assert sample.name == f"review/{event_id}"
-    assert sample.meta == {"selected_by": "uncertain", "event_id": event_id}
+    assert sample.meta == {"source": "till", "selected_by": "uncertain", "event_id": event_id}
     note = _notes(ws)[-1]
     assert (note["author"], note["origin"]) == ("ana", "review")
     assert queue.next_item(ws, "shop", author="ana") is None

@@ -23,6 +23,7 @@ from keepsight.store import schema
 from keepsight.store.workspace import Workspace
 
 ORIGIN = "review"
+MAX_GROUP = 200
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def answer(
     task = tasks.get(ws.settings(project)["task"])
     value = task.canonical(task.parse(raw))
     classes.check(task.classes(value), classes.known(ws, project), new_class=new_class)
-    group = _group(ws, event_id)
+    said_with = _said_with(ws, event_id)
     now = ws.clock()
     with ws.database.write() as connection:
         row = _open_row(ws, connection, project, event_id)
@@ -84,8 +85,8 @@ def answer(
             project,
             row["picture_id"],
             name=f"{ORIGIN}/{event_id}",
-            group=group,
-            meta={"selected_by": REVEALED if revealed else row["selected_by"], "event_id": event_id},
+            group=said_with.pop("group", None),
+            meta={**said_with, "selected_by": REVEALED if revealed else row["selected_by"], "event_id": event_id},
         )
         samples.annotate(connection, ws, project, sample_id, value, author=author, origin=ORIGIN)
         item = as_item(find(connection, project, event_id))
@@ -195,9 +196,14 @@ def _retract(connection: Connection, ws: Workspace, project: str, row: Any) -> N
         samples.remove(connection, ws, project, label["sample_id"])
 
 
-def _group(ws: Workspace, event_id: str) -> str | None:
-    """The group that the client gave with the picture."""
+def _said_with(ws: Workspace, event_id: str) -> dict[str, Any]:
+    """What the client said with the picture: its ``source``, its ``group`` and further facts, which make slices."""
+    table = schema.event
     with ws.database.read("events") as connection:
-        meta = connection.scalar(sa.select(schema.event.c.meta).where(schema.event.c.id == event_id))
-    group = (meta or {}).get("group")
-    return None if group is None else str(group)[:200]
+        row = connection.execute(sa.select(table.c.source, table.c.meta).where(table.c.id == event_id)).one_or_none()
+    if row is None:
+        return {}
+    found = {str(name): value for name, value in (row.meta or {}).items() if value is not None}
+    if "group" in found:
+        found["group"] = str(found["group"])[:MAX_GROUP]
+    return found | ({"source": row.source} if row.source else {})
