@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+import sqlalchemy as sa
 
 from keepsight.data import assignment, samples, vectors, versions
 from keepsight.data.adding import NewSample
+from keepsight.store import schema
 from keepsight.zoo.backbone import Backbone
 
 from .conftest import Shop, build_picture
@@ -18,11 +20,27 @@ def new(seed: int, *, light: float = 1.0, label: str = "a", split: str = "pendin
     return NewSample(data, f"{seed}-{light}.png", {"label": label}, split, **more)  # type: ignore[arg-type]
 
 
-def reviewed(shop: Shop, seed: int, selected_by: str, *, light: float = 1.0, group: str | None = None) -> str:
-    """A picture from production with a verdict."""
+def reviewed(
+    shop: Shop, seed: int, selected_by: str, *, light: float = 1.0, group: str | None = None, at: float | None = None
+) -> str:
+    """A picture from production with a verdict, asked about at a time."""
     data = build_picture(seed, light=light)
     meta = {"selected_by": selected_by, "event_id": f"e{seed}"}
     shop.add(NewSample(data, f"review/e{seed}", {"label": "a"}, group=group, meta=meta))
+    if at is not None:
+        item = {
+            "event_id": f"e{seed}",
+            "project_id": "shop",
+            "picture_id": shop.workspace.blobs.name(data),
+            "selected_by": selected_by,
+            "probability": 0.1,
+            "priority": 0.5,
+            "model_number": 1,
+            "prediction": {"label": "a"},
+            "created_at": at,
+        }
+        with shop.workspace.database.write() as connection:
+            connection.execute(sa.insert(schema.review_item).values(item))
     return shop.sample_of(data)
 
 
@@ -93,8 +111,35 @@ def test_groups_need_no_vectors(shop: Shop) -> None:
 def test_half_of_the_audits_are_kept_for_judging(shop: Shop, backbone: Backbone) -> None:
     ids = [reviewed(shop, seed, "audit", group=f"visit {seed}") for seed in range(120)]
     found = Counter(splits_after(shop, backbone)[name] for name in ids)
-    assert set(found) == {"recent", "train"}
-    assert 40 <= found["recent"] <= 80
+    assert found == {"recent": 60, "train": 60}
+
+
+def test_the_newest_audits_stand_on_both_sides(shop: Shop, backbone: Backbone) -> None:
+    # The order of their ids says nothing of the order in which they came.
+    old = [reviewed(shop, seed, "audit", at=float(seed)) for seed in range(21)]
+    new = [reviewed(shop, 30 + seed, "audit", at=100.0 + seed) for seed in range(2)]
+    alike = [reviewed(shop, 30 + seed, "uncertain", light=0.95) for seed in range(2)]
+    found = splits_after(shop, backbone)
+    assert {found[name] for name in new} == {"recent", "train"}
+    assert [found[name] for name in alike] == [found[name] for name in new], "what looks alike stays together"
+    assert Counter(found[name] for name in old)["recent"] in (10, 11)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 41])
+def test_halves_are_drawn_in_pairs_of_neighbours_in_time(count: int) -> None:
+    arrivals = {f"cluster {number}": float(number) for number in range(count)}
+    found = assignment.halves("shop", arrivals)
+    in_order = [found[key] for key in sorted(arrivals, key=lambda key: -arrivals[key])]
+    assert all(set(in_order[at : at + 2]) == {"recent", "train"} for at in range(0, count - 1, 2))
+    assert all(len(set(in_order[at : at + 3])) == 2 for at in range(count - 2))
+    assert assignment.halves("shop", dict(reversed(arrivals.items()))) == found
+
+
+def test_a_unit_judges_with_probability_one_half() -> None:
+    draws = [assignment.halves(f"shop {number}", {"a": 1.0, "b": 2.0, "c": 3.0}) for number in range(2000)]
+    for key in "abc":
+        assert sum(found[key] == "recent" for found in draws) == pytest.approx(1000, abs=120)  # over 5 sigma
+    assert sum(found["b"] == found["a"] for found in draws) == pytest.approx(1000, abs=120), "pairs are independent"
 
 
 def test_an_audited_unit_is_not_torn_apart(shop: Shop, backbone: Backbone) -> None:

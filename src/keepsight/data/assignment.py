@@ -1,9 +1,10 @@
 """Which split each pending sample gets: the same shelf never stands on both sides, and what judges never trains.
 
 Samples are decided in units: those of one group together, and without a group those that are near-duplicates of each
-other. A unit that belongs to something with a split joins it. Otherwise a picture that was drawn for an audit goes to
-``recent`` or train by a hash of its unit, half and half; other reviewed pictures train, since they were chosen for
-being hard and would bend any figure; imports are divided by ``data.val_share`` and ``data.test_share``, class by class.
+other. A unit that belongs to something with a split joins it. Otherwise one half of the units with a picture that was
+drawn for an audit goes to ``recent`` and one half to train, whenever they arrived; other reviewed pictures train, since
+they were chosen for being hard and would bend any figure; imports are divided by ``data.val_share`` and
+``data.test_share``, class by class.
 
 A split, once committed, is never changed here.
 """
@@ -57,12 +58,20 @@ def decide(ws: Workspace, project: str, *, backbone: Backbone | None = None) -> 
     homes = _homes(settled, pending, alike)
     decided: dict[str, str] = {}
     undecided: dict[str, list[Sample]] = {}
-    for key, unit in _units(pending, alike).items():
-        split = homes.get(key) or _by_origin(project, key, unit)
-        if split is None:
-            undecided[key] = unit
+    audited: dict[str, list[Sample]] = {}
+    units = _units(pending, alike)
+    for key, unit in units.items():
+        chosen = [sample.meta.get("selected_by") for sample in unit]
+        if key in homes:
+            decided.update({sample.sample_id: homes[key] for sample in unit})
+        elif AUDIT in chosen:
+            audited[key] = unit
+        elif all(chosen):
+            decided.update({sample.sample_id: "train" for sample in unit})
         else:
-            decided.update({sample.sample_id: split for sample in unit})
+            undecided[key] = unit
+    for key, split in halves(project, _arrivals(ws, audited)).items():
+        decided.update({sample.sample_id: split for sample in audited[key]})
     shares = {"val": settings["data.val_share"], "test": settings["data.test_share"]}
     fractions = {"train": 1 - sum(shares.values()), **shares}
     return decided | _divide(undecided, fractions, task=tasks.get(settings["task"]), seed=settings["train.seed"])
@@ -210,12 +219,44 @@ def _homes(settled: Sequence[Sample], pending: Sequence[Sample], alike: _Alike) 
     return homes | {key: split for key, (_, split) in strongest.items()}
 
 
-def _by_origin(project: str, key: str, unit: Sequence[Sample]) -> str | None:
-    """Where reviewed pictures go that belong to nothing yet; None for a unit that was imported."""
-    chosen = [sample.meta.get("selected_by") for sample in unit]
-    if AUDIT in chosen:
-        return "recent" if hashlib.sha256(f"{project} {key}".encode()).digest()[0] % 2 else "train"
-    return "train" if all(chosen) else None
+def halves(project: str, arrivals: Mapping[str, float]) -> dict[str, str]:
+    """``recent`` or ``train`` for each audited unit, by its key.
+
+    Units are paired in the order of their arrival, the newest first, and a hash draws which of a pair judges; an odd
+    one, the oldest, is drawn alone. So every unit judges with probability one half, whatever it shows, and both sides
+    have about as many of each time (random allocation in blocks of two): of three units that arrived one after the
+    other at least one judges and one trains. The two draws of a pair are opposite instead of independent, so ranges
+    that take units for independent are rather too wide than too narrow where neighbours in time are alike.
+
+    Args:
+        project: Part of what is hashed, with the keys: sample ids in them depend on the workspace's own key.
+        arrivals: When the newest audited picture of each unit was asked about.
+    """
+    newest_first = sorted(arrivals, key=lambda key: (-arrivals[key], key))
+    found = {}
+    for start in range(0, len(newest_first), 2):
+        pair = newest_first[start : start + 2]
+        drawn = hashlib.sha256(" ".join([project, *pair]).encode()).digest()[0] % 2
+        for place, key in enumerate(pair):
+            found[key] = "recent" if place == drawn else "train"
+    return found
+
+
+def _arrivals(ws: Workspace, audited: Mapping[str, Sequence[Sample]]) -> dict[str, float]:
+    """When the newest audited picture of each unit was asked about; 0 where nobody knows."""
+    events = {
+        key: [str(sample.meta.get("event_id")) for sample in unit if sample.meta.get("selected_by") == AUDIT]
+        for key, unit in audited.items()
+    }
+    table = schema.review_item
+    times: dict[str, float] = {}
+    with ws.database.read() as connection:
+        for part in rows.chunks([event for some in events.values() for event in some]):
+            found = connection.execute(
+                sa.select(table.c.event_id, table.c.created_at).where(table.c.event_id.in_(part))
+            )
+            times.update({row.event_id: row.created_at for row in found})
+    return {key: max(times.get(event, 0.0) for event in some) for key, some in events.items()}
 
 
 def _divide(
