@@ -25,19 +25,13 @@ def demo(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPr
 
 
 def test_the_demo_goes_once_around_the_loop(tmp_path: Path, environment: dict[str, str]) -> None:
-    # Which of the checked pictures judge is drawn by lot, with the workspace's own key. Where hardly any of the changed
-    # ones do, the gate cannot see the gain and keeps the old model, as it should; another workspace draws again.
-    for _ in range(3):
-        done = demo(environment, "--folder", str(tmp_path / "demo"))
-        assert done.returncode == 0, done.stdout + done.stderr
-        report = json.loads(done.stdout)
-        assert report["before"]["value"] > 0.9
-        assert report["alarm"]["text"]
-        if report["runs"][1]["outcome"] == "deployed":
-            break
-        checks = {check["name"]: check for check in report["runs"][1]["gate"]["checks"]}
-        assert checks["recent"]["status"] != "pass", "only the gate keeps a model out"
-    assert report["runs"][1]["outcome"] == "deployed"
+    done = demo(environment, "--folder", str(tmp_path / "demo"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["before"]["value"] > 0.9
+    assert report["alarm"]["text"]
+    checks = report["runs"][1]["gate"]["checks"]
+    assert report["runs"][1]["outcome"] == "deployed", [check for check in checks if check["status"] != "pass"]
     assert report["after"]["low"] > report["under_drift"]["high"], "the loop made up for the worse camera"
     assert [run["status"] for run in report["runs"]] == ["done", "done"]
     assert report["runs"][1]["trigger"] == "drift"
