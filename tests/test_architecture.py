@@ -26,7 +26,7 @@ SOURCE = Path(keepsight.__file__).parent
 PACKAGE = SOURCE.name
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"runtime", "errors"}),
+    frozenset({"runtime", "errors", "plugins"}),
     frozenset({"store", "config", "executors"}),
     frozenset({"tasks", "zoo"}),
     frozenset({"data", "privacy"}),

@@ -24,6 +24,7 @@ STABLE = {
     "bundle_invalid": 422,
     "weights_unavailable": 500,
     "extra_missing": 501,
+    "plugin_invalid": 500,
     "not_found": 404,
     "conflict": 409,
     "not_ready": 503,

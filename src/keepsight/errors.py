@@ -112,6 +112,13 @@ class MissingExtraError(KeepsightError):
     status = 501
 
 
+class PluginError(KeepsightError):
+    """An installed package that brings a task cannot be used: its name is taken, or it cannot be loaded."""
+
+    code = "plugin_invalid"
+    status = 500
+
+
 class NotFoundError(KeepsightError):
     """A name that does not exist; says which do, and the nearest match."""
 
