@@ -14,8 +14,8 @@ module         what it offers
                containers and on cameras, so it imports numpy, onnxruntime, simplejpeg and Pillow only.
 ``task``       Annotations and figures: ``keepsight.tasks.Task``. No web framework, no torch.
 ``recipes``    ``RECIPES``, functions of ``keepsight.training.recipes.Material`` that give ``Trained``, by name.
-``widget``     How a person sees and corrects an answer: ``keepsight.web.widgets.Widget``, with ``widget.html`` beside it
-               and, where it needs one, ``widget.js``.
+``widget``     How a person sees and corrects an answer: ``keepsight.web.widgets.Widget``, with ``widget.html`` beside
+               it and, where it needs one, ``widget.js``.
 =============  ========================================================================================================
 
 A module is imported when its floor first asks for it, so the package's ``__init__`` imports none of them. Names of our

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from keepsight.runtime.outputs.moderation import ALLOWED
@@ -69,6 +70,6 @@ def evaluate(
     """
     answered = Answered.of_sets(predictions, values, key=_FLAGS.key, names=names, groups=groups)
     found = measure(answered, names=names, shown=_SHOWN, seed=seed)
-    harmless = ~answered.true.any(axis=1)
-    blocked = wilson(answered.told.any(axis=1)[harmless], groups=answered.of[harmless])
+    harmless = np.flatnonzero(~answered.true.any(axis=1))
+    blocked = wilson(answered.told[harmless].any(axis=1), groups=answered.of[harmless])
     return SetMetrics({**found.figures, "blocked": blocked}, found.per_class, found.support, found.absent)

@@ -175,7 +175,7 @@ def _f1(true: Bools, told: Bools, of: NDArray[np.int64]) -> Interval:
         return Interval(None, 0.0, 1.0, 0)
     share = wilson((true & told)[either], groups=of[either])
     value = share.value or 0.0
-    return Interval(2 * value / (1 + value), 2 * share.low / (1 + share.low), 2 * share.high / (1 + share.high), share.n)
+    return Interval(2 * value / (1 + value), 2 * low / (1 + low), 2 * high / (1 + high), share.n)
 
 
 def _mean(values: Floats, parts: Sequence[Interval], samples: Floats, *, n: int) -> Interval:

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keepsight.errors import TrainingError
-from keepsight.training.head import Head
 
 FEATURES = "features"
 LOGITS = "logits"
 _PREFIX = "head/"
 
 
-def merge(backbone_onnx: bytes, head: Head) -> bytes:
+class LinearHead(Protocol):
+    """Weight (k, d) and bias (k,) that act on power- and L2-normalised features, and the power."""
+
+    @property
+    def weight(self) -> NDArray[np.float32]:
+        """(k, d)."""
+
+    @property
+    def bias(self) -> NDArray[np.float32]:
+        """(k,)."""
+
+    @property
+    def power(self) -> float:
+        """Exponent of the signed power normalisation."""
+
+
+def merge(backbone_onnx: bytes, head: LinearHead) -> bytes:
     """One graph: the backbone's inputs; outputs ``features`` as the backbone pools them, and the head's ``logits``.
 
     The backbone's own classifier goes, with all weights that only it used. The logits are uncalibrated; the runtime
@@ -61,7 +77,7 @@ def merge(backbone_onnx: bytes, head: Head) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _head_nodes(head: Head) -> tuple[list[Any], list[Any]]:
+def _head_nodes(head: LinearHead) -> tuple[list[Any], list[Any]]:
     """Nodes and weights from ``features`` to ``logits``; what is linear is one Gemm."""
     from onnx import helper, numpy_helper
 

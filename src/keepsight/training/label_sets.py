@@ -1,0 +1,152 @@
+"""A head for any number of labels a picture: for each a yes-or-no question of its own to the frozen backbone.
+
+One-vs-rest: each label is fitted by :func:`keepsight.training.head.fit_head` as two classes, with and without, so that
+its strength and temperature come from grouped out-of-fold predictions. The difference of the two logits over the
+temperature is the label's calibrated log odds; those of all labels are one linear layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keepsight.runtime.label_sets import EVEN, agreement, chances
+from keepsight.training.head import Search, fit_head
+from keepsight.training.holdout import judge
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+# How much surer or less sure of a whole set than the product of its labels: errors of labels come together.
+_TEMPERATURES = np.geomspace(0.2, 10.0, 81)
+
+
+@dataclass(frozen=True)
+class SetHead:
+    """A linear layer on normalised features; its logits are calibrated log odds, one for each label.
+
+    Attributes:
+        weight: (k, d) float32, bias (k,) float32: act on power- and L2-normalised features.
+        power: Exponent of the power normalisation.
+        chances: (n, k) out-of-fold chances of the rows.
+        judged: (n, k) whether a row counts for a label: it was held out, and both answers were learned without it.
+        plan: JSON-able record of the searches, by label.
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    power: float
+    chances: Floats
+    judged: Bools
+    plan: dict[str, Any]
+
+
+def fit(
+    features: NDArray[np.floating],
+    present: Bools,
+    groups: NDArray[np.int64],
+    *,
+    names: Sequence[str],
+    validation: Bools,
+    seed: int,
+    on_progress: Callable[[float], None],
+) -> SetHead:
+    """The head fitted to all rows, a label after the other.
+
+    A label that all rows have, or none, has nothing to learn: its chance is Laplace's, the same for every picture, and
+    no row counts for it.
+
+    Args:
+        features: (n, d) raw features of the frozen backbone.
+        present: (n, k) which labels a row has.
+        groups: (n,) rows that must not stand on both sides of a fold.
+        names: The k labels.
+        validation: (n,) rows of the given val split; where it shows enough of a label, it is held out for it.
+        seed: Decides the folds.
+        on_progress: Called with the finished share, 0..1; may raise to stop.
+    """
+    n, k = present.shape
+    power = Search().power
+    weight, bias = np.zeros((k, features.shape[1]), np.float32), np.zeros(k, np.float32)
+    held, judged = np.full((n, k), EVEN), np.zeros((n, k), np.bool_)
+    plans: dict[str, Any] = {}
+    for place, name in enumerate(names):
+        column = present[:, place]
+        if column.all() or not column.any():
+            share = (column.sum() + 1) / (n + 2)
+            bias[place] = math.log(share / (1 - share))
+            held[:, place] = share
+            continue
+        labels = column.astype(np.int64)
+        done = place / k
+        head = fit_head(
+            features,
+            labels,
+            groups,
+            n_classes=2,
+            seed=seed,
+            validation=judge(labels, validation),
+            on_progress=lambda share, done=done: on_progress(done + share / k),  # type: ignore[misc]
+        )
+        weight[place] = (head.weight[1] - head.weight[0]) / head.temperature
+        bias[place] = (head.bias[1] - head.bias[0]) / head.temperature
+        held[:, place] = chances((head.oof.logits[:, 1] - head.oof.logits[:, 0]) / head.temperature)
+        judged[:, place] = head.oof.judged
+        plans[name] = {key: value for key, value in head.plan.items() if key not in ("recipe", "seed", "candidates")}
+    on_progress(1.0)
+    return SetHead(weight, bias, power, held, judged, {"recipe": "head", "seed": seed, "labels": plans})
+
+
+def threshold_for(held: Floats, true: Bools, *, rate: float) -> float:
+    """The chance from which on a label is given, so that at most a share ``rate`` of pictures without it gets it.
+
+    The lowest threshold above which so few of the m held-out pictures without the label lie that the next such picture
+    passes with a chance of at most ``rate``: floor(rate (m + 1)) - 1 of them may, for pictures like the held-out ones
+    (the order statistics of exchangeable draws, Vovk et al. 2005). With fewer than 1 / rate - 1 such pictures nobody
+    can promise that; none of them passes then. Where the threshold leaves a gap to the least sure picture that has the
+    label and passes, the middle of the gap is taken (in log odds): as many are found, with fewer false alarms.
+
+    Args:
+        held: (n,) held-out chances.
+        true: (n,) whether the picture has the label.
+        rate: Stated false alarm rate, 0 to 1.
+    """
+    without = np.sort(held[~true])[::-1]
+    may_pass = max(0, math.floor(rate * (len(without) + 1)) - 1)
+    least = float(without[may_pass]) if may_pass < len(without) else 0.0
+    found = held[true & (held > least)]
+    if not len(found):
+        return float(np.nextafter(least, 1.0))
+    return float(chances((_log_odds(least) + _log_odds(float(found.min()))) / 2))
+
+
+def set_temperature(shares: Floats, true: Bools, limits: Floats) -> float:
+    """The temperature that makes the chance of a whole set right: the one with the smallest log loss.
+
+    Args:
+        shares: (n, k) held-out chances.
+        true: (n, k) the labels.
+        limits: (k,) thresholds.
+    """
+    if not len(shares):
+        return 1.0
+    together = agreement(shares, limits)
+    right = ((shares >= limits) == true).all(axis=1)
+    # Platt's targets (1999): a few pictures that were all answered rightly are no certainty.
+    wanted = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
+
+    def loss(temperature: float) -> float:
+        sure = np.clip(np.exp(together / temperature), 1e-9, 1 - 1e-9)
+        return float(-(wanted * np.log(sure) + (1 - wanted) * np.log(1 - sure)).mean())
+
+    return float(min(_TEMPERATURES, key=loss))
+
+
+def _log_odds(share: float) -> float:
+    held = min(max(share, 1e-6), 1 - 1e-6)
+    return math.log(held / (1 - held))
