@@ -174,7 +174,7 @@ def _f1(true: Bools, told: Bools, of: NDArray[np.int64]) -> Interval:
     if not either.any():
         return Interval(None, 0.0, 1.0, 0)
     share = wilson((true & told)[either], groups=of[either])
-    value = share.value or 0.0
+    value, low, high = share.value or 0.0, share.low, share.high
     return Interval(2 * value / (1 + value), 2 * low / (1 + low), 2 * high / (1 + high), share.n)
 
 
