@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import pytest
 
 from keepsight.store.workspace import Workspace
+from tests.plugins.installed import install
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
@@ -31,6 +32,12 @@ def test_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no pictures at {path}; set KEEPSIGHT_TEST_DATA")
     return path
+
+
+@pytest.fixture(scope="session")
+def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the task ``counting`` is installed, which comes from outside (``tests/plugins/counting``)."""
+    return install("counting", tmp_path_factory.mktemp("counting"))
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from keepsight.runtime.bundle import Bundle
 for name in sys.modules:
     part = name.split(".")
     if part[0] == "keepsight":
-        assert part[1:2] in ([], ["errors"], ["runtime"]), name
+        assert part[1:2] in ([], ["errors"], ["plugins"], ["runtime"]), name
 from PIL import Image
 out = io.BytesIO()
 Image.new("RGB", (40, 30), "red").save(out, "JPEG")

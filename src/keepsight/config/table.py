@@ -189,6 +189,14 @@ TABLE: tuple[Setting, ...] = (
         kinds.text(optional=True),
     ),
     Setting(
+        "train.false_alarms",
+        "project",
+        0.05,
+        "share 0-1",
+        "Share of harmless pictures that a flag may be raised for; the thresholds of flags are set by it.",
+        kinds.number(0.0001, 0.5),
+    ),
+    Setting(
         "train.int8",
         "project",
         False,

@@ -1,6 +1,7 @@
 """What kinds of vision jobs exist: one module for each task, found by the task's name.
 
-A module ``keepsight.tasks.<task>`` has the members of :class:`Task`. Nothing else knows which tasks exist.
+A module ``keepsight.tasks.<task>`` has the members of :class:`Task`. Nothing else knows which tasks exist; further ones
+come from installed packages (see ``keepsight.plugins``).
 """
 
 from __future__ import annotations
@@ -8,17 +9,19 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol, cast
 
 from numpy.typing import ArrayLike
 
+from keepsight import plugins
 from keepsight.errors import NotFoundError
 
 Value = dict[str, Any]
 """An annotation as it is stored: a JSON-able dict whose keys belong to the task."""
 
 # Modules of this package that serve all tasks.
-_SHARED = frozenset({"intervals", "reliability"})
+_SHARED = frozenset({"intervals", "label_sets", "reliability", "set_figures"})
 
 
 class Metrics(Protocol):
@@ -125,8 +128,13 @@ def right_share(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def names() -> tuple[str, ...]:
-    """The tasks that exist."""
-    return tuple(sorted(item.name for item in pkgutil.iter_modules(__path__) if item.name not in _SHARED))
+    """The tasks that exist, those of installed packages included.
+
+    Raises:
+        PluginError: A package brings a task that is there already.
+    """
+    own = _own()
+    return tuple(sorted((*own, *plugins.names(own=own))))
 
 
 def get(name: str) -> Task:
@@ -134,7 +142,15 @@ def get(name: str) -> Task:
 
     Raises:
         NotFoundError: there is no such task; names those that exist.
+        PluginError: it comes from a package that cannot be loaded, or a package brings a task that is there already.
     """
     if name not in names():
         raise NotFoundError.among("task", name, names())
-    return cast(Task, importlib.import_module(f"{__name__}.{name}"))
+    if name in _own():
+        return cast(Task, importlib.import_module(f"{__name__}.{name}"))
+    return cast(Task, plugins.module(name, "task"))
+
+
+@cache
+def _own() -> tuple[str, ...]:
+    return tuple(item.name for item in pkgutil.iter_modules(__path__) if item.name not in _SHARED)

@@ -23,11 +23,13 @@ class LabelSets:
         key: Where the labels stand: ``{key: ["a", "b"]}``.
         nothing: The empty set as a text, in tables and as a folder's name.
         noun: What one label is called.
+        otherwise: What else a user can do who has nothing to learn from.
     """
 
     key: str
     nothing: str
     noun: str
+    otherwise: str = ""
 
     def parse(self, raw: Any) -> dict[str, Any]:
         """The annotation meant by such a mapping, a list of labels, or a text ``a|b``.
@@ -112,7 +114,7 @@ class LabelSets:
             f"{project} has {alone} in train and val.",
             expected=f"pictures with a {self.noun}, and others without it.",
             do=f"Import more: `keepsight data import {project} labels.csv` with the {self.noun}s of a picture written "
-            f'a{SEPARATOR}b, and "{self.nothing}" for none.',
+            f'a{SEPARATOR}b, and "{self.nothing}" for none.{self.otherwise}',
             classes=known,
         )
 

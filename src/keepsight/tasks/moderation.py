@@ -23,7 +23,12 @@ HEADLINE = "recall_at_5"
 
 FIXED_PLACES = False
 
-_FLAGS = LabelSets(key="flags", nothing=ALLOWED, noun="flag")
+_FLAGS = LabelSets(
+    key="flags",
+    nothing=ALLOWED,
+    noun="flag",
+    otherwise=" Or take the network for nudity as it is: --recipe pretrained.",
+)
 _SHOWN = ("recall_at_5", "recall_at_1", "recall_at_10", "recall", "false_alarms", "precision", "f1", "auc", "ap")
 
 parse = _FLAGS.parse

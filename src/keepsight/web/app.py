@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
@@ -117,7 +116,7 @@ def error_page(request: Request, error: KeepsightError) -> Response:
 
 
 def _widget_script(name: str) -> Response:
-    path = Path(widgets.HERE, f"{name}.js")
-    if name not in widgets.names() or not path.is_file():
+    path = widgets.file(name, "js")
+    if path is None:
         raise HTTPException(404)
     return FileResponse(path, media_type="text/javascript")

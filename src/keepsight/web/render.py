@@ -10,10 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, FunctionLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+
+from keepsight.web import widgets
 
 HERE = Path(__file__).resolve().parent
 STATIC = HERE / "static"
@@ -50,7 +52,7 @@ def environment() -> Environment:
     """The Jinja environment: everything escaped, an unknown name is an error."""
     made = Environment(
         loader=ChoiceLoader(
-            [FileSystemLoader(HERE / "templates"), PrefixLoader({"widgets": FileSystemLoader(HERE / "widgets")})]
+            [FileSystemLoader(HERE / "templates"), PrefixLoader({"widgets": FunctionLoader(_widget_template)})]
         ),
         autoescape=True,
         undefined=StrictUndefined,
@@ -67,10 +69,17 @@ def environment() -> Environment:
 
 @cache
 def static(name: str) -> str:
-    """Address of a file of ours, with its digest, so that browsers keep it until it changes."""
-    folder = HERE / "widgets" if name.startswith("widgets/") else STATIC
-    digest = hashlib.sha256((folder / name.removeprefix("widgets/")).read_bytes()).hexdigest()
-    return f"/static/{name}?v={digest[:12]}"
+    """Address of a file of ours or of a widget, with its digest, so that browsers keep it until it changes."""
+    folder, _, rest = name.rpartition("/")
+    path = widgets.file(*rest.split(".", 1)) if folder == "widgets" else STATIC / name
+    if path is None:
+        raise RuntimeError(f"there is no {name}")  # a page asks for what `widgets.script` named
+    return f"/static/{name}?v={hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+
+
+def _widget_template(name: str) -> tuple[str, str, None] | None:
+    path = widgets.file(name.removesuffix(".html"), "html")
+    return None if path is None else (path.read_text(encoding="utf-8"), str(path), None)
 
 
 def codes(told: str) -> Markup:

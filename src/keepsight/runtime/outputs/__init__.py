@@ -1,7 +1,7 @@
 """What networks' tensors mean: one module for each task, found by the task's name.
 
 A module ``keepsight.runtime.outputs.<task>`` has the members of `OutputModule`. Nothing else in the runtime knows which
-tasks exist.
+tasks exist; further ones come from installed packages (see `keepsight.plugins`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keepsight import plugins
 from keepsight.errors import NotFoundError
 from keepsight.runtime.manifest import BundleInfo
 
@@ -68,8 +70,13 @@ class OutputModule(Protocol):
 
 
 def tasks() -> tuple[str, ...]:
-    """The tasks that can be run, by name."""
-    return tuple(sorted(item.name for item in pkgutil.iter_modules(__path__) if not item.name.startswith("_")))
+    """The tasks that can be run, by name, those of installed packages included.
+
+    Raises:
+        PluginError: A package brings a task that is there already.
+    """
+    own = _own()
+    return tuple(sorted((*own, *plugins.names(own=own))))
 
 
 def output_module(task: str) -> OutputModule:
@@ -77,7 +84,15 @@ def output_module(task: str) -> OutputModule:
 
     Raises:
         NotFoundError: There is no such task; names those that exist.
+        PluginError: It comes from a package that cannot be loaded, or a package brings a task that is there already.
     """
     if task not in tasks():
         raise NotFoundError.among("task", task, tasks())
-    return cast(OutputModule, importlib.import_module(f"{__name__}.{task}"))
+    if task in _own():
+        return cast(OutputModule, importlib.import_module(f"{__name__}.{task}"))
+    return cast(OutputModule, plugins.module(task, "outputs"))
+
+
+@cache
+def _own() -> tuple[str, ...]:
+    return tuple(item.name for item in pkgutil.iter_modules(__path__) if not item.name.startswith("_"))

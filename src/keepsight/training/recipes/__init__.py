@@ -1,7 +1,7 @@
 """Recipes: ways to train a model for a task. A recipe names its task by the module it stands in; tasks know no recipe.
 
 A module ``keepsight.training.recipes.<task>`` has ``RECIPES``, a map from a recipe's name to a function of
-:class:`Material` that gives :class:`Trained`.
+:class:`Material` that gives :class:`Trained`. Tasks of installed packages bring theirs (see ``keepsight.plugins``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keepsight import tasks
+from keepsight import plugins, tasks
 from keepsight.config import ProjectSettings
 from keepsight.errors import NotFoundError
 from keepsight.executors import Executor
@@ -156,11 +156,14 @@ def get(task: str, name: str) -> Recipe:
 
     Raises:
         NotFoundError: The task has no recipes, or none of that name; names those that exist.
+        PluginError: It comes from a package that cannot be loaded, or a package brings a task that is there already.
     """
-    tasks = sorted(item.name for item in pkgutil.iter_modules(__path__))
-    if task not in tasks:
-        raise NotFoundError.among("task with recipes", task, tasks)
-    recipes: dict[str, Recipe] = importlib.import_module(f"{__name__}.{task}").RECIPES
+    own = [item.name for item in pkgutil.iter_modules(__path__)]
+    known = sorted((*own, *plugins.names(own=own)))
+    if task not in known:
+        raise NotFoundError.among("task with recipes", task, known)
+    module = importlib.import_module(f"{__name__}.{task}") if task in own else plugins.module(task, "recipes")
+    recipes: dict[str, Recipe] = module.RECIPES
     if name not in recipes:
         raise NotFoundError.among(f"recipe for {task}", name, recipes)
     return recipes[name]

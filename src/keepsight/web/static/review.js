@@ -7,7 +7,7 @@ document.addEventListener("alpine:init", () => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || this.waiting()) {
         return;
       }
-      const field = event.target.closest("input, textarea, select");
+      const field = event.target.closest("input:not([type=checkbox]), textarea, select");
       if (field) {
         return;
       }

@@ -1,17 +1,24 @@
 """How a person sees and corrects one kind of vision job: one widget for each task, found by the task's name.
 
 A widget is a module here with the functions of ``Widget``, a template of the same name with the macros
+<<<<<<< HEAD
 ``over(editor)`` (laid over the picture), ``said(editor)``, ``choose(editor)`` and ``add()``, and a script of the same
 name where it needs one. A structured answer travels in a hidden input ``value`` as JSON.
+=======
+``said(editor)``, ``choose(editor)`` and ``add()``, and a script of the same name where it needs one. Tasks of installed
+packages bring theirs as ``widget.py``, ``widget.html`` and ``widget.js`` (see ``keepsight.plugins``).
+>>>>>>> b186b2a (Plug-ins: tasks of installed packages on every floor; recipes and widgets of moderation and multi-label classification)
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from keepsight import plugins
 from keepsight.errors import NotFoundError
 
 HERE = Path(__file__).resolve().parent
@@ -38,8 +45,13 @@ class Widget(Protocol):
 
 
 def names() -> list[str]:
-    """The tasks that have a widget."""
-    return sorted(path.stem for path in HERE.glob("*.html"))
+    """The tasks that have a widget, those of installed packages included.
+
+    Raises:
+        PluginError: A package brings a task that is there already.
+    """
+    own = _own()
+    return sorted((*own, *plugins.names(own=own)))
 
 
 def get(task: str) -> Widget:
@@ -47,12 +59,28 @@ def get(task: str) -> Widget:
 
     Raises:
         NotFoundError: There is none.
+        PluginError: It comes from a package that cannot be loaded, or a package brings a task that is there already.
     """
     if task not in names():
         raise NotFoundError.among("widget for the task", task, names())
-    return cast(Widget, importlib.import_module(f"{__name__}.{task}"))
+    if task in _own():
+        return cast(Widget, importlib.import_module(f"{__name__}.{task}"))
+    return cast(Widget, plugins.module(task, "widget"))
 
 
 def script(task: str) -> str | None:
     """The widget's script, as ``static`` takes it, or None where it needs none."""
-    return f"widgets/{task}.js" if (HERE / f"{task}.js").is_file() else None
+    return f"widgets/{task}.js" if file(task, "js") is not None else None
+
+
+def file(task: str, kind: str) -> Path | None:
+    """The widget's template (``html``) or script (``js``); None where there is no such task or file."""
+    if task not in names():
+        return None
+    path = HERE / f"{task}.{kind}" if task in _own() else plugins.folder(task) / f"widget.{kind}"
+    return path if path.is_file() else None
+
+
+@cache
+def _own() -> tuple[str, ...]:
+    return tuple(path.stem for path in HERE.glob("*.html"))

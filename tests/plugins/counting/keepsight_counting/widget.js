@@ -1,0 +1,2 @@
+// The box is ready to type in.
+document.querySelector("input[name=count]")?.select();
