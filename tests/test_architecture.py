@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 import keepsight
+from keepsight import tasks
 
 SOURCE = Path(keepsight.__file__).parent
 PACKAGE = SOURCE.name
@@ -45,6 +46,12 @@ DOMAIN = ("monitoring", "data", "review", "training.gate", "tasks")
 NAMES_OF_NOTHING = {"utils", "util", "helpers", "helper", "misc", "legacy", "common_utils", "v2"}
 # What takes long to load; `keepsight --help` needs none of it.
 HEAVY = {"sqlalchemy", "alembic", "torch", "onnxruntime", "sklearn", "scipy", "fastapi", "dbos", "onnx", "obstore"}
+
+# A group of entry points is called like the package that its members join, and imports nothing.
+GROUP_OF_ENTRY_POINTS = {"plugins": "keepsight.tasks"}
+
+# Where a task is chosen for somebody who did not say which.
+DEFAULT_TASK = {"config.table": "classification", "cli.server": "classification"}
 
 MODULE_NAME = re.compile(rf"{PACKAGE}(\.[a-z_][a-z0-9_]*)+(\.|:[a-z_][a-z0-9_]*)?")
 
@@ -91,7 +98,12 @@ def imports_of(path: Path) -> Iterator[Import]:
             start = absolute(node, module=module, package=path.name == "__init__.py")
             for alias in node.names:
                 yield Import(module, node.lineno, f"{start}.{alias.name}")
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and MODULE_NAME.fullmatch(node.value):
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and MODULE_NAME.fullmatch(node.value)
+            and node.value != GROUP_OF_ENTRY_POINTS.get(module)
+        ):
             yield Import(module, node.lineno, node.value.partition(":")[0])
 
 
@@ -220,6 +232,48 @@ def test_the_domain_knows_no_web_framework_and_no_torch() -> None:
         and found.target.partition(".")[0] in WEB_FRAMEWORKS | TORCH
     ]
     assert not wrong, listed(wrong)
+
+
+def tasks_named_outside() -> Iterator[str]:
+    """Places where the program has the name of a task as a text, but not in a file of that task."""
+    names = set(tasks.names())
+    for path in module_files():
+        module = module_name(path)
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        said_of_weights = {
+            id(keyword.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            for keyword in node.keywords
+            if keyword.arg == "task" and unit_of(module) == "zoo"
+        }
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and node.value in names
+                and node.value not in module.split(".")
+                and id(node) not in said_of_weights
+                and node.value != DEFAULT_TASK.get(module)
+            ):
+                yield f"{module} line {node.lineno}: {node.value!r}"
+
+
+def test_a_task_is_found_by_its_name_and_never_asked_for() -> None:
+    assert not list(tasks_named_outside()), listed(list(tasks_named_outside()))
+    templates = [path for kind in ("*.html", "*.js") for path in (SOURCE / "web").rglob(kind)]
+    names = "|".join(tasks.names())
+    asked = re.compile(rf"""(task\s*[=!]=+|[=!]=+\s*["'](?:{names})["']|["'](?:{names})["']\s*[=!]=)""")
+    wrong = [path for path in templates if path.stem not in tasks.names() and asked.search(path.read_text("utf-8"))]
+    assert not wrong, listed(wrong)
+
+
+def test_a_switch_on_the_task_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.SOURCE", tmp_path)
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop" / "runs.py").write_text('def start(task: str) -> bool:\n    return task == "moderation"\n')
+    (tmp_path / "loop" / "moderation.py").write_text('NAME = "moderation"\n')
+    assert list(tasks_named_outside()) == ["loop.runs line 2: 'moderation'"]
 
 
 def test_no_module_is_named_after_nothing() -> None:

@@ -69,25 +69,32 @@ def backbone() -> Backbone:
 def bundle(
     seed: int = 0,
     *,
+    task: str = "classification",
     labels: tuple[str, ...] = LABELS,
+    outputs: Mapping[str, int] | None = None,
+    thresholds: Mapping[str, float] | None = None,
     metrics: Mapping[str, Any] | None = None,
     reference: Mapping[str, NDArray[Any]] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """A bundle of that backbone with a random head; its features are the backbone's unless ``extra`` says other."""
+    """A bundle of that backbone with a random head; its features are the backbone's unless ``extra`` says other.
+
+    ``outputs`` are the head's outputs and how many numbers each has; ``logits`` for the labels where not given.
+    """
     network = _network()
     rng = np.random.default_rng(seed)
-    weight = rng.standard_normal((DIMENSIONS, len(labels))).astype(np.float32)
-    network.graph.initializer.append(numpy_helper.from_array(weight, "weight"))
-    network.graph.node.append(helper.make_node("Gemm", ["features", "weight"], ["logits"]))
-    network.graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(labels)]))
+    for name, width in (outputs or {"logits": len(labels)}).items():
+        weight = rng.standard_normal((DIMENSIONS, width)).astype(np.float32)
+        network.graph.initializer.append(numpy_helper.from_array(weight, f"{name}.weight"))
+        network.graph.node.append(helper.make_node("Gemm", ["features", f"{name}.weight"], [name]))
+        network.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width]))
     onnx.checker.check_model(network)
     info = BundleInfo(
-        task="classification",
+        task=task,
         labels=labels,
         preprocessing=backbone().preprocessing,
         created_at="2026-01-01T00:00:00+00:00",
-        thresholds={"auto": 0.5},
+        thresholds={"auto": 0.5, **(thresholds or {})},
         metrics=dict(metrics or {}),
         backbone=BackboneInfo("tiny", backbone().digest, "Apache-2.0"),
         extra={"frozen_backbone": True} if extra is None else extra,

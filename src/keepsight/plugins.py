@@ -129,7 +129,7 @@ def _found() -> dict[str, tuple[EntryPoint, ...]]:
     found: dict[str, tuple[EntryPoint, ...]] = {}
     points = importlib.metadata.entry_points(group=GROUP)
     # One distribution may be seen twice, in a path that is listed twice.
-    for point in sorted(set(points), key=lambda point: (point.name, _bringer(point))):
+    for point in sorted(points, key=lambda point: (point.name, _bringer(point))):
         before = found.get(point.name, ())
         if all((_bringer(point), point.value) != (_bringer(other), other.value) for other in before):
             found[point.name] = (*before, point)

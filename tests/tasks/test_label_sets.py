@@ -147,7 +147,7 @@ def test_a_picture_that_cannot_be_read_is_wrong_and_found_nothing() -> None:
 
 def test_few_pictures_told_apart_are_no_certainty() -> None:
     predictions = [prediction([0.9, 0.1])] * 5 + [prediction([0.1, 0.1])] * 5
-    values = [{"flags": ["person"]}] * 5 + [{"flags": []}] * 5
+    values: list[dict[str, Any]] = [{"flags": ["person"]}] * 5 + [{"flags": []}] * 5
     found = moderation.evaluate(predictions, values, names=NAMES, seed=0).as_dict()
     assert found["recall_at_5"]["value"] == found["auc"]["value"] == 1
     assert found["recall_at_5"]["low"] < 0.8

@@ -233,10 +233,18 @@ def evaluate(
     groups: ArrayLike | None = None,
     seed: int,
 ) -> ClassificationMetrics:
-    """The figures of predictions that list every class, as :func:`measure` says."""
+    """The figures of predictions that list every class, as :func:`measure` says.
+
+    A picture without an answer counts as wrong, as if one of the other classes had been guessed.
+    """
     places = {name: place for place, name in enumerate(names)}
     labels = np.array([places[str(value["label"])] for value in values], np.int64)
-    return measure(probabilities(predictions, names), labels, names=names, groups=groups, seed=seed)
+    shares = probabilities(predictions, names)
+    for row, label, prediction in zip(shares, labels, predictions, strict=True):
+        if prediction is None and len(names) > 1:
+            row[:] = 1 / (len(names) - 1)
+            row[label] = 0.0
+    return measure(shares, labels, names=names, groups=groups, seed=seed)
 
 
 def measure(

@@ -42,7 +42,8 @@ def head(material: Material, *, limit: Limit) -> Trained:
             limits[place] = limit(fitted.chances[rows, place], present[rows, place])
     # A label with nothing to learn says nothing about the rest.
     learned = fitted.judged.any(axis=0)
-    judged = fitted.judged[:, learned].all(axis=1) & learned.any()
+    judged = np.full(len(labels), bool(learned.any()))
+    judged &= np.asarray(fitted.judged[:, learned]).all(axis=1)
     temperature = label_sets.set_temperature(fitted.chances[judged], present[judged], limits)
     thresholds = {threshold_key(name): float(value) for name, value in zip(material.names, limits, strict=True)}
     info = BundleInfo(

@@ -6,7 +6,7 @@ from functools import partial
 
 from keepsight import tasks
 from keepsight.runtime.bundle import Bundle
-from keepsight.runtime.label_sets import threshold_key
+from keepsight.runtime.label_sets import EVEN, threshold_key
 from keepsight.runtime.manifest import BundleInfo
 from keepsight.training import label_set_recipe, label_sets
 from keepsight.training.automatic import better_of
@@ -15,9 +15,6 @@ from keepsight.training.recipes import PRETRAINED, Material, Recipe, Trained
 from keepsight.zoo import catalogue, fetch
 from keepsight.zoo import pretrained as zoo
 from keepsight.zoo.entry import Entry
-
-# The publishers of open_nsfw advise to take scores above 0.8 for certain and those under 0.2 for safe.
-CERTAIN = 0.8
 
 
 def head(material: Material) -> Trained:
@@ -30,7 +27,7 @@ def pretrained(material: Material) -> Trained:
     """The zoo's network as it is, judged on the labelled pictures that are there."""
     entry = _entry()
     found = zoo.load(entry.name, task=material.task, allowed_licences=material.settings["gate.licences"])
-    thresholds = {threshold_key(label): CERTAIN for label in entry.labels}
+    thresholds = {threshold_key(label): EVEN for label in entry.labels}
     info = BundleInfo(
         task=material.task,
         labels=entry.labels,

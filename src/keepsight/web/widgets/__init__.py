@@ -1,13 +1,9 @@
 """How a person sees and corrects one kind of vision job: one widget for each task, found by the task's name.
 
 A widget is a module here with the functions of ``Widget``, a template of the same name with the macros
-<<<<<<< HEAD
 ``over(editor)`` (laid over the picture), ``said(editor)``, ``choose(editor)`` and ``add()``, and a script of the same
-name where it needs one. A structured answer travels in a hidden input ``value`` as JSON.
-=======
-``said(editor)``, ``choose(editor)`` and ``add()``, and a script of the same name where it needs one. Tasks of installed
-packages bring theirs as ``widget.py``, ``widget.html`` and ``widget.js`` (see ``keepsight.plugins``).
->>>>>>> b186b2a (Plug-ins: tasks of installed packages on every floor; recipes and widgets of moderation and multi-label classification)
+name where it needs one. A structured answer travels in a hidden input ``value`` as JSON. Tasks of installed packages
+bring theirs as ``widget.py``, ``widget.html`` and ``widget.js`` (see ``keepsight.plugins``).
 """
 
 from __future__ import annotations

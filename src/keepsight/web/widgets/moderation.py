@@ -41,7 +41,7 @@ def editor(
     prediction: Mapping[str, Any] | None,
     classes: Mapping[str, int],
     *,
-    size: tuple[int, int] = (0, 0),  # noqa: ARG001 - the answer is about the whole picture
+    size: tuple[int, int],  # noqa: ARG001 - the answer is about the whole picture
 ) -> Editor:
     """The flags as reasons to tick."""
     said = None

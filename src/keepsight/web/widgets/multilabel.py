@@ -39,7 +39,7 @@ def editor(
     prediction: Mapping[str, Any] | None,
     classes: Mapping[str, int],
     *,
-    size: tuple[int, int] = (0, 0),  # noqa: ARG001 - the answer is about the whole picture
+    size: tuple[int, int],  # noqa: ARG001 - the answer is about the whole picture
 ) -> Editor:
     """The labels to tick; a box finds them where they are many."""
     said = None

@@ -61,7 +61,7 @@ def uncertainty(prediction: Mapping[str, Any]) -> float:
 
 def score(prediction: Mapping[str, Any], value: Mapping[str, Any]) -> float:
     """1 for the right count, less the further it is off relative to the truth."""
-    return max(0.0, 1 - abs(prediction["count"] - value["count"]) / max(1, value["count"]))
+    return max(0.0, 1 - abs(int(prediction["count"]) - int(value["count"])) / max(1, int(value["count"])))
 
 
 def right(prediction: Mapping[str, Any], value: Mapping[str, Any]) -> bool:

@@ -20,9 +20,7 @@ def words(value: Mapping[str, Any]) -> str:
     return str(value["count"])
 
 
-def editor(
-    prediction: Mapping[str, Any] | None, classes: Mapping[str, int], *, size: tuple[int, int] = (0, 0)
-) -> Editor:
+def editor(prediction: Mapping[str, Any] | None, classes: Mapping[str, int], *, size: tuple[int, int]) -> Editor:
     """The box with the model's count, or an empty one where that must not be seen."""
     return Editor(None if prediction is None else int(prediction["count"]), said=prediction is not None)
 

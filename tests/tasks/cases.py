@@ -1,0 +1,109 @@
+"""What each task brings to the shared contract test: a few annotations, what is refused, and a small real model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from keepsight.runtime.bundle import Bundle
+from tests import tiny
+
+Value = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One task in the contract test.
+
+    Attributes:
+        values: Annotations in their one form, no two of which agree; a model can learn from them.
+        raw: Other ways to write an annotation, and what is meant.
+        refused: What means no annotation.
+        unknown: An annotation with a class that is none of ``labels``; None where the task has no classes.
+        labels: The classes of the values.
+        prediction: The answer that says exactly what an annotation says.
+        bundle: Makes a small model of the task.
+        press: The button, as (name, value), that saves an annotation in the widget where no button has the key Enter.
+        size: Width and height of the picture that the values are about.
+    """
+
+    values: tuple[Value, ...]
+    raw: tuple[tuple[Any, Value], ...]
+    refused: tuple[Any, ...]
+    unknown: Value | None
+    labels: tuple[str, ...]
+    prediction: Callable[[Value], Value]
+    bundle: Callable[[], Bundle]
+    press: Callable[[Value], tuple[str, str]] | None = None
+    size: tuple[int, int] = (64, 48)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _class(value: Value) -> Value:
+    return {"label": value["label"], "confidence": 0.9, "alternatives": [{"label": "other", "confidence": 0.1}]}
+
+
+def _labels(key: str, nothing: str, labels: tuple[str, ...]) -> Callable[[Value], Value]:
+    def prediction(value: Value) -> Value:
+        given = [{"label": label, "confidence": 0.9, "threshold": 0.5} for label in value[key]]
+        others = [label for label in labels if label not in value[key]]
+        return {
+            "label": ", ".join(value[key]) or nothing,
+            "confidence": 0.8,
+            key: given,
+            "alternatives": [{"label": label, "confidence": 0.1, "threshold": 0.5} for label in others],
+        }
+
+    return prediction
+
+
+def _counting() -> Bundle:
+    return tiny.bundle(task="counting", labels=(), outputs={"count": 1}, thresholds={"spread": 0.7})
+
+
+CASES: dict[str, Case] = {
+    "classification": Case(
+        values=({"label": "apple"}, {"label": "pear"}),
+        raw=(("apple", {"label": "apple"}), ({"label": "  apple "}, {"label": "apple"})),
+        refused=(None, 7, {"label": ""}, {"boxes": []}),
+        unknown={"label": "fig"},
+        labels=("apple", "other", "pear"),
+        prediction=_class,
+        bundle=tiny.bundle,
+        press=lambda value: ("label", value["label"]),
+    ),
+    "multilabel": Case(
+        values=({"labels": ["green", "ripe"]}, {"labels": ["ripe"]}, {"labels": []}),
+        raw=(("ripe|green", {"labels": ["green", "ripe"]}), ({"label": "ripe"}, {"labels": ["ripe"]})),
+        refused=(None, 7, {"labels": [""]}, {"labels": 3}, {"boxes": []}),
+        unknown={"labels": ["blue", "ripe"]},
+        labels=("green", "ripe"),
+        prediction=_labels("labels", "(none)", ("green", "ripe")),
+        bundle=lambda: tiny.bundle(task="multilabel", labels=("green", "ripe")),
+    ),
+    "moderation": Case(
+        values=({"flags": []}, {"flags": ["logo", "plate visible"]}, {"flags": ["logo"]}),
+        raw=(("allowed", {"flags": []}), ("plate visible|logo", {"flags": ["logo", "plate visible"]})),
+        refused=(None, 7, {"flags": ["a|b"]}, {"flags": [None]}, {"boxes": []}),
+        unknown={"flags": ["plate"]},
+        labels=("logo", "plate visible"),
+        prediction=_labels("flags", "allowed", ("logo", "plate visible")),
+        bundle=lambda: tiny.bundle(task="moderation", labels=("logo", "plate visible"), thresholds={"label logo": 0.3}),
+        press=lambda value: ("decision", "block" if value["flags"] else "approve"),
+    ),
+    "counting": Case(
+        values=({"count": 0}, {"count": 3}, {"count": 12}),
+        raw=(("3", {"count": 3}), (12, {"count": 12})),
+        refused=(None, "many", -1, 0.5, True, {"boxes": []}),
+        unknown=None,
+        labels=(),
+        prediction=lambda value: {
+            "label": str(value["count"]),
+            "confidence": 0.7,
+            "count": value["count"],
+            "alternatives": [{"count": value["count"] + 1, "confidence": 0.2}],
+        },
+        bundle=_counting,
+    ),
+}
