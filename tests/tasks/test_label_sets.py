@@ -91,7 +91,8 @@ def test_uncertainty_grows_towards_the_threshold() -> None:
 
 def test_something_must_be_there_to_learn() -> None:
     moderation.check_trainable("shop", [{"flags": ["a"]}, {"flags": []}])
-    for values in ([{"flags": []}], [{"flags": ["a"]}] * 3, []):
+    nothing: tuple[list[dict[str, Any]], ...] = ([{"flags": []}], [{"flags": ["a"]}] * 3, [])
+    for values in nothing:
         with pytest.raises(DataError, match="shop has"):
             moderation.check_trainable("shop", values)
 
