@@ -264,10 +264,10 @@ def test_tables_that_cannot_be_read(
 
 @pytest.mark.pictures
 def test_grocery_store_as_it_is_published(shop: Shop, test_data: Path) -> None:
-    source = importers.detect(test_data / "grocery-store")
+    source = importers.detect(test_data / "grocery-store", task="classification")
     assert len(source.entries) == 4201
     assert len({entry.label for entry in source.entries}) == 81
-    listed = importers.detect(test_data / "grocery-store" / "test.csv")
+    listed = importers.detect(test_data / "grocery-store" / "test.csv", task="classification")
     assert len(listed.entries) == 1265
     assert listed.entries[0].label == "Golden-Delicious"
     assert dict(listed.entries[0].meta) == {"class_id": "0", "coarse_class_name": "Apple", "coarse_class_id": "0"}

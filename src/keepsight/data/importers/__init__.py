@@ -1,6 +1,7 @@
-"""Imports pictures with their labels from what people have: class folders, or a table with paths.
+"""Imports pictures with their annotations from what people have: folders, tables, and the formats of labelling tools.
 
-``detect`` finds out what a path is and lists what is in it; ``import_path`` brings that into a project.
+``detect`` finds out what a path is and lists what is in it; ``import_path`` brings that into a project. A format is a
+module of this package with the members of ``formats.Format``; it knows things, texts and classes (``marks``), no task.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from typing import Any
 from keepsight import tasks
 from keepsight.data import adding, samples
 from keepsight.data.adding import NewSample, Rejected
-from keepsight.data.importers import folders, tables
+from keepsight.data.importers import marks
+from keepsight.data.importers.formats import detect, names
 from keepsight.data.importers.source import Entry, Source
 from keepsight.data.rows import PENDING
-from keepsight.errors import AnnotationError, BadInputError, DataError, NotFoundError
+from keepsight.errors import AnnotationError, BadInputError, PictureError
+from keepsight.runtime import decode
 from keepsight.runtime.decode import DEFAULT_LIMITS
 from keepsight.store import audit
 from keepsight.store.workspace import Workspace
+
+__all__ = ["AUTO", "FORCED", "ImportReport", "detect", "import_path", "names"]
 
 AUTO = "auto"
 FORCED = ("train", "val", "test")
@@ -31,7 +36,7 @@ class ImportReport:
     """What became of an import.
 
     Attributes:
-        kind: What the path was taken for: "class folders" or "table".
+        kind: What the path was taken for, in words: "class folders", "COCO JSON".
         added: New samples.
         unchanged: Pictures that the project had already.
         updated: Samples that got another label, split, group or metadata.
@@ -61,45 +66,6 @@ class ImportReport:
         }
 
 
-def detect(path: Path, *, label_column: str | None = None) -> Source:
-    """What is in a folder or table, listed but not read.
-
-    Args:
-        label_column: The column of a table that holds the label, where its name does not tell.
-
-    Raises:
-        NotFoundError: There is nothing at the path, or no such column.
-        DataError: There is no picture with a label in it.
-        BadInputError: It is neither a folder nor a table.
-    """
-    if not path.exists():
-        raise NotFoundError(
-            f"There is nothing at {path}.",
-            expected="a folder of class folders, or a CSV file.",
-            do="Check the path.",
-            path=str(path),
-        )
-    if path.is_dir():
-        source = folders.scan(path)
-    elif path.suffix.lower() in tables.SUFFIXES:
-        source = tables.read(path, label_column=label_column)
-    else:
-        raise BadInputError(
-            f"{path} is a single file that is no table.",
-            expected="a folder of class folders (PHOTOS/apple/1.jpg), or a CSV file with the columns path and label.",
-            do="Name the folder above it.",
-            path=str(path),
-        )
-    if not source.entries and not source.rejected:
-        raise DataError(
-            f"There are no pictures in {path}.",
-            expected="pictures in class folders (PHOTOS/apple/1.jpg), or a CSV file that lists some.",
-            do="Check the path.",
-            path=str(path),
-        )
-    return source
-
-
 def import_path(
     ws: Workspace,
     project: str,
@@ -107,6 +73,7 @@ def import_path(
     *,
     author: str,
     split: str = AUTO,
+    format: str | None = None,
     label_column: str | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -115,12 +82,13 @@ def import_path(
 
     Args:
         split: train, val or test for all of them; auto: as the source says, else decided by the commit.
+        format: See ``detect``.
         label_column: See ``detect``.
         threads: See ``adding.add``.
         progress: Called with the number of pictures done and their total.
 
     Raises:
-        NotFoundError: No such project, path or column. DataError: Nothing to import.
+        NotFoundError: No such project, path, format or column. DataError: Nothing to import.
         BadInputError: No such split, or a path that cannot be imported. StorageError: The workspace cannot be written.
     """
     ws.check_project(project)
@@ -130,12 +98,13 @@ def import_path(
             expected=f"{AUTO}, {', '.join(FORCED)}.",
             do=f"Use {AUTO} unless the split of all these pictures is decided.",
         )
-    source = detect(path, label_column=label_column)
+    task = ws.settings(project)["task"]
+    source = detect(path, task=task, format=format, label_column=label_column)
     total = len(source.entries)
     report = adding.add(
         ws,
         project,
-        _items(source, task=ws.settings(project)["task"], split=split),
+        _items(source, task=task, split=split),
         author=author,
         threads=threads,
         progress=None if progress is None else lambda done: progress(min(done, total), total),
@@ -147,9 +116,15 @@ def import_path(
         updated=report.updated,
         rejected=(*source.rejected, *report.rejected),
         skipped=source.skipped,
-        warnings=_warnings(ws, project),
+        warnings=(*source.notes, *_warnings(ws, project)),
     )
-    detail = {"source": path.name, "added": result.added, "updated": result.updated, "rejected": len(result.rejected)}
+    detail = {
+        "source": path.name,
+        "kind": source.kind,
+        "added": result.added,
+        "updated": result.updated,
+        "rejected": len(result.rejected),
+    }
     with ws.database.write() as connection:
         audit.append(
             ws.database,
@@ -164,11 +139,18 @@ def import_path(
 
 
 def _items(source: Source, *, task: str, split: str) -> Iterator[NewSample | Rejected]:
-    """The entries with their bytes and annotations, read one after the other."""
+    """The entries with their bytes and annotations, read one after the other.
+
+    Of an annotation in a file of its own only what is wrong is lost: the picture comes in with the rest of it, or
+    without an annotation. A wrong label of a table or a folder costs the picture.
+    """
     module = tasks.get(task)
+    parts = marks.parts_of(task)
     for entry in source.entries:
+        value = None
         try:
-            value = None if entry.label is None else module.canonical(module.parse(entry.label))
+            if entry.marks is None and entry.label is not None:
+                value = module.canonical(module.parse(entry.label))
         except AnnotationError as error:
             yield Rejected(entry.name, error.code, f"{error.found} {error.do}")
             continue
@@ -176,8 +158,34 @@ def _items(source: Source, *, task: str, split: str) -> Iterator[NewSample | Rej
         if isinstance(data, Rejected):
             yield data
             continue
+        if entry.marks is not None:
+            raw, faults = _said(entry, data, parts=parts)
+            yield from faults
+            try:
+                value = None if raw is None else module.canonical(module.parse(raw))
+            except AnnotationError as error:
+                yield Rejected(entry.name, error.code, f"{error.found} {error.do}")
         chosen = split if split != AUTO else entry.split or PENDING
         yield NewSample(data, entry.name, value, split=chosen, group=entry.group, meta=entry.meta)
+
+
+def _said(entry: Entry, data: bytes, *, parts: frozenset[str]) -> tuple[dict[str, Any] | None, tuple[Rejected, ...]]:
+    """The raw annotation of a picture that is said in a file, and what of it is not taken."""
+    if entry.marks is None:
+        return None, ()
+    try:
+        info = decode.probe(data)
+        size = info.width, info.height
+        raw, faults = marks.annotation(entry.marks(size), parts=parts, size=size)
+    except PictureError:
+        # Adding the picture says what is wrong with it.
+        return None, ()
+    except AnnotationError as error:
+        return None, (Rejected(entry.name, error.code, f"{error.found} {error.do}"),)
+    named = [
+        Rejected(f"{entry.name}: {item.where}" if item.where else entry.name, item.code, item.text) for item in faults
+    ]
+    return raw, tuple(named)
 
 
 def _read(entry: Entry) -> bytes | Rejected:

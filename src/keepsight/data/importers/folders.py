@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from keepsight.data.adding import Rejected
-from keepsight.data.importers.source import SPLIT_NAMES, Entry, Source, beside, clean, hidden
-from keepsight.errors import DataError, StorageError
+from keepsight.data.importers.layout import left_out, name_in
+from keepsight.data.importers.marks import CLASSES
+from keepsight.data.importers.source import (
+    SPLIT_NAMES,
+    Entry,
+    Source,
+    beside,
+    children,
+    clean,
+    files_below,
+    folders,
+    is_picture,
+)
+from keepsight.errors import DataError
 
+NAME = "folders"
 KIND = "class folders"
+GIVES = CLASSES | {"subjects"}
+EXPECTED = "class folders (PHOTOS/apple/1.jpg)"
+
+
+def looks(path: Path) -> bool:
+    """Whether there are pictures in folders at a path."""
+    return path.is_dir() and any(is_picture(item) for folder in folders(path) for item in files_below(folder))
 
 
 def scan(root: Path) -> Source:
@@ -24,18 +42,13 @@ def scan(root: Path) -> Source:
         StorageError: The folder cannot be read.
     """
     listing = _Listing(root)
-    split_folders = [path for path in listing.folders(root) if path.name.lower() in SPLIT_NAMES and _divided(path)]
+    split_folders = [path for path in folders(root) if path.name.lower() in SPLIT_NAMES and folders(path)]
     if split_folders:
-        for folder in listing.folders(root):
+        for folder in folders(root):
             if folder in split_folders:
                 listing.add_classes(folder, split=SPLIT_NAMES[folder.name.lower()])
             else:
-                where = ", ".join(path.name for path in split_folders)
-                listing.skipped.append(
-                    Rejected(
-                        listing.name(folder), "not_a_split", f"The folder stands beside {where}, so it is left out."
-                    )
-                )
+                listing.skipped.append(left_out(folder, beside=split_folders))
         listing.add_stray(root)
     else:
         listing.add_classes(root, split=None)
@@ -43,7 +56,8 @@ def scan(root: Path) -> Source:
         raise DataError(
             f"The {len(listing.rejected)} files in {root} lie in no class folder.",
             expected="one folder for each class (PHOTOS/apple/1.jpg), or a CSV file with the columns path and label.",
-            do="Sort the pictures into folders named like their classes.",
+            do="Sort the pictures into folders named like their classes; where each file is named like its class, "
+            "import it with --format one-per-class.",
             path=str(root),
         )
     return Source(KIND, tuple(listing.entries), tuple(listing.rejected), tuple(listing.skipped))
@@ -59,14 +73,11 @@ class _Listing:
         self.skipped: list[Rejected] = []
 
     def name(self, path: Path) -> str:
-        return clean(path.relative_to(self._root).as_posix())
-
-    def folders(self, parent: Path) -> list[Path]:
-        return [path for path in _children(parent) if path.is_dir()]
+        return name_in(self._root, path)
 
     def add_classes(self, parent: Path, *, split: str | None) -> None:
-        for folder in self.folders(parent):
-            for path in _files(folder):
+        for folder in folders(parent):
+            for path in files_below(folder):
                 reason = beside(path, self.name(path))
                 if reason is not None:
                     self.skipped.append(reason)
@@ -75,7 +86,7 @@ class _Listing:
         self.add_stray(parent)
 
     def add_stray(self, parent: Path) -> None:
-        for path in _children(parent):
+        for path in children(parent):
             if path.is_dir():
                 continue
             reason = beside(path, self.name(path))
@@ -84,29 +95,3 @@ class _Listing:
             else:
                 text = "It lies in no class folder, so it has no label. Move it into one."
                 self.rejected.append(Rejected(self.name(path), "no_class_folder", text))
-
-
-def _divided(folder: Path) -> bool:
-    return any(path.is_dir() for path in _children(folder))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, hidden ones left out."""
-    for path in _children(folder):
-        if path.is_dir():
-            yield from _files(path)
-        else:
-            yield path
-
-
-def _children(folder: Path) -> list[Path]:
-    try:
-        with os.scandir(folder) as found:
-            paths = [Path(item.path) for item in found]
-    except OSError as error:
-        raise StorageError(
-            f"The folder {folder} cannot be read: {error.strerror}.",
-            expected="a folder that can be read.",
-            do="Change its permissions.",
-        ) from None
-    return sorted(path for path in paths if not hidden(path))

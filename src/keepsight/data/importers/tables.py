@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keepsight.data.adding import Rejected
+from keepsight.data.importers.marks import PARTS
 from keepsight.data.importers.source import SPLIT_NAMES, Entry, Source, clean
 from keepsight.errors import BadInputError, DataError, NotFoundError, StorageError
 
+NAME = "csv"
 KIND = "table"
+GIVES = PARTS
+EXPECTED = "a CSV file with the columns path and label"
 SUFFIXES = {".csv", ".tsv"}
+
+# Of one cell; an annotation written as JSON is longer than Python's reader takes by itself.
+LONGEST_CELL = 16 * 1024 * 1024
 
 # What each column may be called, the first found counts; capitals do not matter.
 PATH_NAMES = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "picture")
@@ -40,16 +47,22 @@ class _Columns:
         return [at for at in range(len(self.header)) if at not in used and self.header[at]]
 
 
-def read(path: Path, *, label_column: str | None = None) -> Source:
+def looks(path: Path) -> bool:
+    """Whether a file is a table by its name."""
+    return path.is_file() and path.suffix.lower() in SUFFIXES
+
+
+def scan(path: Path, *, label_column: str | None = None) -> Source:
     """The pictures that a table lists; paths are relative to the table.
 
-    An empty label leaves the picture unlabelled, an empty split leaves that to the commit.
+    An empty label leaves the picture unlabelled, an empty split leaves that to the commit. A label is what the task
+    parses: a class, several as ``a|b``, or the annotation itself as JSON.
 
     Raises:
         NotFoundError: There is no column ``label_column``. DataError: A column is missing, or the table is empty.
         BadInputError: It is no UTF-8 text. StorageError: It cannot be read.
     """
-    lines = _lines(path)
+    lines = lines_of(path)
     header = next(lines, None)
     if header is None:
         raise DataError(f"{path} is empty.", expected="a table with a header.", do="Check the file.", path=str(path))
@@ -67,7 +80,12 @@ def read(path: Path, *, label_column: str | None = None) -> Source:
     return Source(KIND, tuple(entries), tuple(rejected))
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
+def lines_of(path: Path) -> Iterator[list[str]]:
+    """The lines of a table, each cell without blanks around it; the separator is the one that the header has most of.
+
+    Raises:
+        BadInputError: It is no UTF-8 text, or no table. StorageError: It cannot be read.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         if "\x00" in text:
@@ -85,6 +103,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
         ) from None
     first = text.split("\n", 1)[0]
     separator = max(_SEPARATORS, key=first.count)
+    csv.field_size_limit(LONGEST_CELL)
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True):
             yield [cell.strip() for cell in cells]
