@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +40,20 @@ def test_reading(client: httpx.Client, shop: Any) -> None:
         answer = client.get(f"/v1/shop/{path}")
         assert answer.status_code == 200, (path, answer.text)
         assert isinstance(answer.json(), dict)
+
+
+def test_a_version_as_a_zip_file(client: httpx.Client, shop: Any) -> None:
+    answer = client.get("/v1/shop/versions/1/export?format=csv")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
+    assert answer.headers["keepsight-left-out"] == "0"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        table = archive.read("pictures.csv").decode().splitlines()
+        assert len(table) == len([name for name in archive.namelist() if name.startswith("images/")]) + 1
+    assert client.get("/v1/shop/versions/1/export").headers["content-disposition"].endswith('"shop-1-folders.zip"')
+    for path, status in (("1/export?format=voc", 422), ("1/export?format=x", 404), ("9/export", 404)):
+        refused = client.get(f"/v1/shop/versions/{path}")
+        assert refused.status_code == status
+        assert set(refused.json()["error"]) == {"code", "found", "expected", "do", "details"}
 
 
 def test_an_unknown_project_is_told_in_the_one_shape(client: httpx.Client, shop: Any) -> None:

@@ -1,4 +1,4 @@
-"""``keepsight data``: import, versions, diff, show, tag, commit, verify."""
+"""``keepsight data``: import, export, versions, diff, show, tag, commit, verify."""
 
 from __future__ import annotations
 
@@ -29,10 +29,16 @@ SHOWN_REJECTIONS = 20
 @app.command("import")
 def import_pictures(
     project: Project,
-    source: Annotated[Path, typer.Argument(help="Folder of class folders, or a CSV file.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="A folder, or a CSV or JSON file.", show_default=False)],
     split: Annotated[
         str, typer.Option(help="train, val or test for all; auto: as the source says, else made.")
     ] = "auto",
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="coco, voc, yolo, label-studio, masks, json, folders, csv or one-per-class; else it is seen."
+        ),
+    ] = None,
     label_column: Annotated[str | None, typer.Option(help="CSV column with the label.", show_default=False)] = None,
     message: Annotated[str | None, typer.Option(help="Message of the dataset version.", show_default=False)] = None,
     commit: Annotated[bool, typer.Option(help="Make a dataset version of it.")] = True,
@@ -49,6 +55,7 @@ def import_pictures(
             project,
             source,
             split=split,
+            format=format,
             label_column=label_column,
             author=actor(),
             progress=lambda done, total: on_progress({"text": "importing", "done": done, "total": total}),
@@ -60,12 +67,15 @@ def import_pictures(
     value = {**report.as_dict(), "version": None if version is None else version.as_dict()}
 
     def text() -> str:
-        lines = [f"{report.added} added, {report.updated} changed, {report.unchanged} already there."]
+        lines = [f"Taken for {report.kind}."]
+        lines += [f"{report.added} added, {report.updated} changed, {report.unchanged} already there."]
         lines += [f"  not taken: {item.name}: {item.text}" for item in report.rejected[:SHOWN_REJECTIONS]]
         if len(report.rejected) > SHOWN_REJECTIONS:
             lines.append(f"  and {len(report.rejected) - SHOWN_REJECTIONS} more (--json lists all)")
-        if report.skipped:
-            lines.append(f"  {len(report.skipped)} other files were passed over.")
+        folders = [item for item in report.skipped if item.code == "not_a_split"]
+        lines += [f"  left out: {item.name}: {item.text}" for item in folders]
+        if len(report.skipped) > len(folders):
+            lines.append(f"  {len(report.skipped) - len(folders)} other files were passed over.")
         lines += [f"  Note: {warning}" for warning in report.warnings]
         if version is not None:
             lines.append(f"Dataset version {version.number}: {version.samples} pictures.")
@@ -73,6 +83,46 @@ def import_pictures(
 
     show(value, as_json=json, text=text)
     return 1 if report.rejected else 0
+
+
+@app.command("export")
+def export_version(
+    project: Project,
+    directory: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.", show_default=False)],
+    format: Annotated[
+        str | None,
+        typer.Option(help="coco, voc, yolo, label-studio, folders, csv, masks or json; else the usual one."),
+    ] = None,
+    version: Annotated[str, typer.Option(help="Version number, tag or latest.")] = "latest",
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> int:
+    """Write a version for other tools. What has no room in the format is listed with its reason (exit code 1)."""
+    from keepsight.data import exporters
+
+    with opened(workspace) as ws, progress_bar(quiet=json) as on_progress:
+        export = exporters.prepare(ws, ws.check_project(project), version=version, format=format)
+        report = exporters.write(
+            ws,
+            project,
+            directory,
+            export=export,
+            actor=actor(),
+            progress=lambda done, total: on_progress({"text": "exporting", "done": done, "total": total}),
+        )
+    left_out = (*export.left_out, *report.failed)
+
+    def text() -> str:
+        lines = [f"Version {export.version} of {project} is in {directory} as {export.kind}."]
+        splits = export.as_dict()["splits"].items()
+        lines += [f"{len(export.items)} pictures: {', '.join(f'{count} {split}' for split, count in splits)}."]
+        lines += [f"  left out: {item.name}: {item.text}" for item in left_out[:SHOWN_REJECTIONS]]
+        if len(left_out) > SHOWN_REJECTIONS:
+            lines.append(f"  and {len(left_out) - SHOWN_REJECTIONS} more (--json lists all)")
+        return "\n".join(lines)
+
+    show(report.as_dict(), as_json=json, text=text)
+    return 1 if left_out else 0
 
 
 @app.command("versions")
@@ -111,24 +161,24 @@ def commit_changes(
 @app.command("diff")
 def diff(project: Project, before: Which, after: Which, workspace: WorkspaceOption = None, json: Json = False) -> None:
     """What changed from one version to another."""
-    from keepsight.data import versions
+    from keepsight.data import samples, versions
 
     with opened(workspace) as ws:
         result = versions.diff(ws, ws.check_project(project), before, after)
+        summary = samples.summaries(ws, project)
+
+    def side(split: str | None, value: dict[str, Any] | None) -> str:
+        return "" if split is None else f"{split}: {summary(value)}"
 
     def text() -> str:
         lines = [
-            (change.kind, change.name, _side(change.split_before, change.value_before),
-             _side(change.split_after, change.value_after))
+            (change.kind, change.name, side(change.split_before, change.value_before),
+             side(change.split_after, change.value_after))
             for change in result.changes
         ]  # fmt: skip
         return table(("change", "picture", "before", "after"), lines, empty="No difference.")
 
     show(result.as_dict(), as_json=json, text=text)
-
-
-def _side(split: str | None, value: dict[str, Any] | None) -> str:
-    return "" if split is None else f"{split}: {'' if value is None else value.get('label', value)}"
 
 
 @app.command("show")

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from keepsight import tasks
-from keepsight.data import adding, diffs, samples, versions
+from keepsight.data import adding, diffs, exporters, samples, versions
 from keepsight.delivery import deployments
 from keepsight.errors import BadInputError, NotFoundError
 from keepsight.loop import decisions, runs
@@ -175,6 +175,30 @@ def one_version(ws: Space, project: Project, number: Number, *, since: Since = N
     found = versions.get(ws, project, number)
     changed = diffs.between(ws, project, number - 1 if since is None else since, number)
     return {**(found.as_dict() if found else {}), "diff": changed.as_dict()}
+
+
+@router.get(
+    "/versions/{number}/export",
+    tags=["data"],
+    summary="A version for other tools",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {}}, "description": "A ZIP file."}},
+)
+def export_version(ws: Space, project: Project, number: Number, who: Actor, *, format: str | None = None) -> Response:
+    """A ZIP file in the format coco, voc, yolo, label-studio, folders, csv, masks or json; without one, the usual one.
+
+    What has no room in the format is left out; the header ``Keepsight-Left-Out`` counts it.
+    """
+    export = exporters.prepare(ws, project, version=number, format=format)
+    name = f"{project}-{number}-{export.format}.zip"
+    return StreamingResponse(
+        exporters.zipped(ws, project, export=export, actor=who),
+        media_type="application/zip",
+        headers={
+            "content-disposition": f'attachment; filename="{name}"',
+            "keepsight-left-out": str(len(export.left_out)),
+        },
+    )
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ RULES: tuple[Rule, ...] = (
     rule(r"/static/.*", OPEN, "GET", "HEAD"),
     rule(r"/login", OPEN),
     rule(r"/logout|/docs", ANY),
+    # All pictures at once are more than a reviewer needs.
+    rule(rf"/v1{PROJECT}/versions/[^/]+/export", "operate"),
     # Whoever may send pictures may see what was answered.
     rule(rf"/v1{PROJECT}/predictions/[^/]+", ANY, "GET"),
     rule(rf"/v1{PROJECT}/review(/.*)?", "review"),

@@ -219,6 +219,10 @@ def zipped(ws: Workspace, project: str, *, export: Export, actor: str) -> Iterat
     A picture that cannot be read any more is left out.
     """
     _audit(ws, project, export, actor=actor, to="zip")
+    return _zipped(export)
+
+
+def _zipped(export: Export) -> Iterator[bytes]:
     buffer = _Pieces()
     with zipfile.ZipFile(buffer, "w") as archive:
         for file in export.files():

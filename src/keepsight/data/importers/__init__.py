@@ -19,7 +19,7 @@ from keepsight.data.importers import marks
 from keepsight.data.importers.formats import detect, names
 from keepsight.data.importers.source import Entry, Source
 from keepsight.data.rows import PENDING
-from keepsight.errors import AnnotationError, BadInputError, PictureError
+from keepsight.errors import AnnotationError, BadInputError, DataError, PictureError
 from keepsight.runtime import decode
 from keepsight.runtime.decode import DEFAULT_LIMITS
 from keepsight.store import audit
@@ -210,7 +210,8 @@ def _warnings(ws: Workspace, project: str) -> tuple[str, ...]:
         return (f"{error.found} Training needs {error.expected}",) if labelled else ()
     counts = Counter(name for value in labelled for name in task.classes(value))
     single = sorted(label for label, count in counts.items() if count == 1)
-    if single:
+    # One picture of every class is a gallery, and meant so.
+    if 0 < len(single) < len(counts):
         shown = ", ".join(single[:5]) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
         return (f"One picture only of: {shown}. A class needs more to be learned and judged.",)
     return ()

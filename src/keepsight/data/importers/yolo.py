@@ -68,10 +68,10 @@ def _holds(folder: Path) -> bool:
 
 def _is_yolo(path: Path) -> bool:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][:20]
     except (OSError, UnicodeError):
         return False
-    return all(_numbers(line) is not None for line in lines[:20] if line.strip())
+    return not lines or any(_numbers(line) is not None for line in lines)
 
 
 def _numbers(line: str) -> list[float] | None:
