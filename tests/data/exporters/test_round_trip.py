@@ -214,3 +214,39 @@ def test_a_picture_that_is_gone_costs_itself(
     assert len(list((tmp_path / "out").rglob("*.*"))) == 2 + 3 + 1
     document = json.loads((tmp_path / "out" / "train" / "coco.json").read_text())
     assert document["categories"][0]["name"] == "RBC"
+
+
+REAL = [
+    ("blood-cells-bccd/val", ("boxes",), 87, ("coco", "voc", "yolo", "label-studio", "json")),
+    ("license-plates/night", ("boxes",), 60, ("coco", "yolo")),
+    ("clothing-coparsing-masks/val", ("mask",), 20, ("masks", "coco", "label-studio", "csv")),
+    ("receipts-sroie/val", ("lines", "fields"), 10, ("json", "label-studio", "csv")),
+    ("faces-families/gallery", ("label",), 18, ("folders", "csv", "json", "label-studio")),
+]
+
+
+@pytest.mark.pictures
+@pytest.mark.parametrize(("place", "parts", "count", "formats"), REAL, ids=[item[0] for item in REAL])
+def test_real_pictures_come_back(
+    workspace: Workspace,
+    tmp_path: Path,
+    test_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    parts: tuple[str, ...],
+    count: int,
+    formats: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(tasks, "get", lambda _: any_task(*parts))
+    report = importers.import_path(workspace, "shop", test_data / place, author="me", split="val")
+    assert (report.added, report.rejected) == (count, ())
+    versions.commit(workspace, "shop", message="all", author="me")
+    for format in formats:
+        export = exporters.prepare(workspace, "shop", format=format)
+        assert (len(export.items), export.left_out) == (count, ())
+        out = tmp_path / format
+        exporters.write(workspace, "shop", out, export=export, actor="me")
+        again = importers.import_path(
+            workspace, "shop", out / "pictures.csv" if format == "csv" else out, author="me", format=format
+        )
+        assert (again.rejected, again.unchanged) == ((), count), format

@@ -114,16 +114,16 @@ def test_yolo_lines(tmp_path: Path) -> None:
         "images/b.png": {"boxes": []},
         "images/c.png": None,
     }
-    assert list(found.faults.values()) == [
-        "category_unknown",
-        "line_invalid",
-        "line_invalid",
-        "box_invalid",
-        "box_outside",
-        "line_invalid",
-        "category_unknown",
-        "line_invalid",
-    ]
+    assert found.faults == {
+        "images/a.png: line 3": "category_unknown",
+        "images/a.png: line 4": "line_invalid",
+        "images/a.png: line 5": "line_invalid",
+        "images/a.png: line 6": "box_invalid",
+        "images/a.png: line 7": "box_outside",
+        "images/a.png: line 8": "line_invalid",
+        "images/a.png: line 9": "category_unknown",
+        "images/a.png: line 10": "line_invalid",
+    }
     assert rle.bounds(read("yolo", tmp_path, "mask").values["images/a.png"]["mask"]) == (0, 0, 30, 20)
 
 
