@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -44,15 +45,22 @@ def integer(low: int, high: int) -> Callable[[Any], Any]:
     return parse
 
 
-def choice(*names: str) -> Callable[[Any], Any]:
+@dataclass(frozen=True)
+class Choice:
     """One of these names."""
 
-    def parse(value: Any) -> str:
-        if value not in names:
-            raise ValueError("one of " + ", ".join(names))
+    names: tuple[str, ...]
+
+    def __call__(self, value: Any) -> str:
+        """The name, if it is one of them."""
+        if value not in self.names:
+            raise ValueError("one of " + ", ".join(self.names))
         return str(value)
 
-    return parse
+
+def choice(*names: str) -> Choice:
+    """One of these names."""
+    return Choice(names)
 
 
 def text(*, optional: bool = False) -> Callable[[Any], Any]:
@@ -98,20 +106,27 @@ def cron(value: Any) -> str | None:
     return value
 
 
-def names(*known: str) -> Callable[[Any], Any]:
-    """A list of some of these names, or of any names where none is given here; a text with commas is one too."""
+@dataclass(frozen=True)
+class Names:
+    """A list of some of the ``known`` names, or of any names where none is known; a text with commas is one too."""
 
-    def parse(value: Any) -> list[str]:
+    known: tuple[str, ...]
+
+    def __call__(self, value: Any) -> list[str]:
+        """The names in the list."""
         items = value.split(",") if isinstance(value, str) else value
-        wanted = "a list of " + (", ".join(known) if known else "names")
+        wanted = "a list of " + (", ".join(self.known) if self.known else "names")
         if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
             raise ValueError(wanted)
         found = [item.strip() for item in items if item.strip()]
-        if known and not set(found) <= set(known):
+        if self.known and not set(found) <= set(self.known):
             raise ValueError(wanted)
         return found
 
-    return parse
+
+def names(*known: str) -> Names:
+    """A list of some of these names, or of any names where none is given here."""
+    return Names(known)
 
 
 def minutes(text: str) -> float:

@@ -158,12 +158,26 @@ def get(task: str, name: str) -> Recipe:
         NotFoundError: The task has no recipes, or none of that name; names those that exist.
         PluginError: It comes from a package that cannot be loaded, or a package brings a task that is there already.
     """
+    recipes = _of(task)
+    if name not in recipes:
+        raise NotFoundError.among(f"recipe for {task}", name, recipes)
+    return recipes[name]
+
+
+def names(task: str) -> tuple[str, ...]:
+    """What recipes a task has.
+
+    Raises:
+        NotFoundError, PluginError: See ``get``.
+    """
+    return tuple(_of(task))
+
+
+def _of(task: str) -> dict[str, Recipe]:
     own = [item.name for item in pkgutil.iter_modules(__path__)]
     known = sorted((*own, *plugins.names(own=own)))
     if task not in known:
         raise NotFoundError.among("task with recipes", task, known)
     module = importlib.import_module(f"{__name__}.{task}") if task in own else plugins.module(task, "recipes")
     recipes: dict[str, Recipe] = module.RECIPES
-    if name not in recipes:
-        raise NotFoundError.among(f"recipe for {task}", name, recipes)
-    return recipes[name]
+    return recipes

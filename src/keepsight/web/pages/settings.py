@@ -9,8 +9,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from keepsight import config
+from keepsight.config import kinds
 from keepsight.errors import SettingsError
 from keepsight.store.workspace import Workspace
+from keepsight.training import recipes
 from keepsight.web.pages.common import Actor, Form, Project, Space, back, project_page
 
 router = APIRouter(include_in_schema=False)
@@ -43,14 +45,29 @@ GROUPS = {
 }
 
 
+RECIPE = "train.recipe"
+# What a box of names sends with it, since boxes that are not ticked send nothing.
+TICKED, SEVERAL = "value.", "several"
+
+
 @dataclass(frozen=True)
 class Row:
-    """One setting as the page shows it."""
+    """One setting as the page shows it.
+
+    ``control`` is how it is changed: a ``text``, a ``flag``, a ``choice`` of one of ``choices``, ``several`` of them.
+    """
 
     setting: config.Setting
     text: str
     origin: str
     editable: bool
+    control: str = "text"
+    choices: tuple[str, ...] = ()
+
+    @property
+    def ticked(self) -> tuple[str, ...]:
+        """Those of several choices that are in use."""
+        return tuple(name.strip() for name in self.text.split(","))
 
 
 @router.get("/{project}/settings")
@@ -63,6 +80,8 @@ def settings(request: Request, ws: Space, project: Project) -> Response:
 def change(request: Request, ws: Space, project: Project, who: Actor, form: Form) -> Response:
     """Stores one setting."""
     name, text = form.get("name", ""), form.get("value", "")
+    if SEVERAL in form:
+        text = ", ".join(field.removeprefix(TICKED) for field in form if field.startswith(TICKED))
     try:
         ws.set_setting(project, name, _raw(name, text), actor=who)
     except SettingsError as error:
@@ -85,7 +104,9 @@ def _page(
         value = values[setting.name] if setting.scope == "project" else ws.config.workspace[setting.name]
         editable = setting.scope == "project" and setting.name != "task" and value.origin in {"database", "default"}
         shown = "" if setting.name == "database" and value.value else _text(value.value)
-        row = Row(setting, shown or ("kept secret" if value.value else ""), ORIGINS[value.origin], editable)
+        shown = shown or ("kept secret" if value.value else "")
+        control, choices = _control(setting, value.value, task=str(values["task"].value))
+        row = Row(setting, shown, ORIGINS[value.origin], editable, control, choices)
         groups[GROUPS[setting.name.split(".")[0]]].append(row)
     status = 200 if error is None else error.status
     response = project_page(
@@ -93,6 +114,19 @@ def _page(
     )
     response.status_code = status
     return response
+
+
+def _control(setting: config.Setting, value: Any, *, task: str) -> tuple[str, tuple[str, ...]]:
+    """How a setting is changed, and between what one chooses."""
+    if setting.parse is kinds.flag:
+        return "flag", ()
+    if isinstance(setting.parse, kinds.Names) and setting.parse.known:
+        return "several", setting.parse.known
+    known = setting.parse.names if isinstance(setting.parse, kinds.Choice) else ()
+    if setting.name == RECIPE:
+        known = recipes.names(task)
+    # What is set stays in sight, even where it is none of those that are known here.
+    return ("choice", known if value in known else (*known, str(value))) if known else ("text", ())
 
 
 def _text(value: Any) -> str:
