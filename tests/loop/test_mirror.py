@@ -16,6 +16,7 @@ from keepsight.delivery import deployments
 from keepsight.delivery.mlflow.store import MlflowStore
 from keepsight.errors import ConflictError, SettingsError, StorageError
 from keepsight.loop import mirror, runs
+from keepsight.monitoring import alerts
 from keepsight.store import leases, schema
 from keepsight.store.workspace import Workspace
 from keepsight.training import models
@@ -195,6 +196,41 @@ def test_the_leader_s_mirror_writes_news_in_a_child_and_tries_again_after_troubl
     keeping.stop()
     assert opened(ws).find_run("shop", run_id) is not None
     assert "mlflow" in (runs.get(ws, run_id).record or {})
+
+
+def test_an_mlflow_that_is_away_is_an_alert_until_it_is_back(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    away: StorageError | None = StorageError(
+        "MLflow cannot be reached.", expected="a server that answers.", do="Start it."
+    )
+
+    def child(*_: Any, **__: Any) -> dict[str, Any]:
+        if away is not None:
+            raise away
+        return {}
+
+    def told() -> list[str]:
+        return [alert.text for alert in alerts.open_alerts(ws, "shop", kind="mlflow")]
+
+    monkeypatch.setattr(mirror, "run_child", child)
+    ended(ws)
+    keeping = mirror.Mirror(ws)
+    keeping.finish()
+    keeping.finish()
+    (text,) = told()
+    assert "MLflow cannot be reached" in text and "Start it." in text and "Nothing is lost" in text
+    # Who has read it may close it; it does not come again while MLflow stays away.
+    alerts.close_kinds(ws, "shop", ("mlflow",), actor="ana")
+    keeping.finish()
+    assert told() == []
+    # A process that comes after tells again, and closes it once MLflow is back.
+    after = mirror.Mirror(ws)
+    ws.clock = lambda: time.time() + 60
+    after.finish()
+    assert len(told()) == 1
+    away = None
+    last = mirror.Mirror(ws)
+    last.finish()
+    assert told() == []
 
 
 def test_one_at_a_time_and_only_where_mlflow_is_named(ws: Workspace) -> None:

@@ -1,7 +1,8 @@
 """Mirrors ended runs, their models and the aliases of what is live to MLflow (``mlflow.url``).
 
 It happens after the fact and beside everything else: in a child process, because connecting to MLflow takes seconds
-and memory. MLflow being away fails no run; what is missing there is written once it is back.
+and memory. MLflow being away fails no run: an alert tells of it, what is missing there is written once it is back, and
+then the alert is closed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from keepsight.errors import ConflictError, KeepsightError, SettingsError
 from keepsight.loop import runs
 from keepsight.loop.child import run_child
 from keepsight.loop.work import Progress
+from keepsight.monitoring import alerts
 from keepsight.store import leases, schema
 from keepsight.store.workspace import Workspace
 from keepsight.training import models
@@ -36,6 +38,7 @@ SETTING = "mlflow.url"
 RECORD = "mlflow"
 LEASE, LEASE_TTL_S = "mlflow", 300.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
+ALERT = "mlflow"
 CHILD_TIMEOUT_S = 1800.0
 # The registry of such projects is the registered model itself: its aliases are the registry's business.
 REGISTRY_IN_MLFLOW = "mlflow"
@@ -103,12 +106,17 @@ class Mirror:
         self._done: State | None = None
         self._not_before = 0.0
         self._pause_s = FIRST_PAUSE_S
+        # Whether an alert tells of trouble; None: of a process before this one there may be one.
+        self._told: bool | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def tick(self) -> None:
         """Starts the child where there are news and none works; returns at once."""
-        if self._ws.config[SETTING] is None or time.monotonic() < self._not_before or self._works():
+        if self._ws.config[SETTING] is None:
+            self._settled()
+            return
+        if time.monotonic() < self._not_before or self._works():
             return
         found = state(self._ws)
         if found in {self._done, (0, 0, 0)}:
@@ -117,7 +125,7 @@ class Mirror:
         self._thread.start()
 
     def finish(self) -> None:
-        """Mirrors what is left before a short-lived process ends; trouble is logged only."""
+        """Mirrors what is left before a short-lived process ends; trouble fails nothing."""
         if self._thread is not None:
             self._thread.join()
         if not self._stop.is_set() and self._ws.config[SETTING] is not None:
@@ -147,10 +155,35 @@ class Mirror:
         except (KeepsightError, OSError) as error:
             if not self._stop.is_set():
                 log.warning("MLflow does not have the newest runs yet, and gets them later: %s", error)
+                self._tell(error)
             self._not_before = time.monotonic() + self._pause_s
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         else:
             self._done, self._pause_s = found, FIRST_PAUSE_S
+            self._settled()
+
+    def _tell(self, error: Exception) -> None:
+        """Opens an alert in each project, once until MLflow is back; another process at work is no trouble."""
+        if self._told or isinstance(error, ConflictError):
+            return
+        for project in self._ws.projects():
+            if not alerts.open_alerts(self._ws, project, kind=ALERT):
+                alerts.raise_alert(
+                    self._ws,
+                    project,
+                    kind=ALERT,
+                    key=f"since {self._ws.clock():.0f}",
+                    title="MLflow does not get the newest runs",
+                    text=f"{error} Nothing is lost: they are written once it can be reached.",
+                )
+        self._told = True
+
+    def _settled(self) -> None:
+        """Closes the alerts: MLflow has everything, or is no longer asked for."""
+        if self._told is not False:
+            for project in self._ws.projects():
+                alerts.close_kinds(self._ws, project, (ALERT,), actor="keepsight")
+            self._told = False
 
 
 def _catch_up(ws: Workspace, store: MlflowStore, *, target: str, holder: str, progress: Progress) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from keepsight.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class Alert:
-    """One alert; ``kind`` is drift, accuracy, gate or run."""
+    """One alert; ``kind`` is drift, accuracy, gate, run or mlflow."""
 
     id: str
     project: str
