@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from starlette.responses import Response
 
 from keepsight import config
 from keepsight.config import kinds
-from keepsight.errors import SettingsError
+from keepsight.errors import KeepsightError, SettingsError
 from keepsight.store.workspace import Workspace
 from keepsight.training import recipes
 from keepsight.web.pages.common import Actor, Form, Project, Space, back, project_page
@@ -124,7 +125,9 @@ def _control(setting: config.Setting, value: Any, *, task: str) -> tuple[str, tu
         return "several", setting.parse.known
     known = setting.parse.names if isinstance(setting.parse, kinds.Choice) else ()
     if setting.name == RECIPE:
-        known = recipes.names(task)
+        # A plug-in that cannot be loaded must not take the page with it.
+        with suppress(KeepsightError):
+            known = recipes.names(task)
     # What is set stays in sight, even where it is none of those that are known here.
     return ("choice", known if value in known else (*known, str(value))) if known else ("text", ())
 
