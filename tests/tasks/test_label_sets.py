@@ -124,7 +124,7 @@ def test_figures_are_those_of_scikit_learn() -> None:
         assert figures["f1"]["value"] == pytest.approx(metrics.f1_score(true[:, place], told[:, place]))
         assert figures["precision"]["value"] == pytest.approx(metrics.precision_score(true[:, place], told[:, place]))
         alarms, recalls, _ = metrics.roc_curve(true[:, place], shares[:, place], drop_intermediate=False)
-        assert figures["recall_at_5"]["value"] == pytest.approx(recalls[alarms <= 0.05].max())
+        assert figures["recall_at_5_percent_false_alarms"]["value"] == pytest.approx(recalls[alarms <= 0.05].max())
         assert figures["false_alarms"]["value"] == pytest.approx(told[~true[:, place], place].mean())
         for figure in (*figures.values(), found["f1"], found["auc"], found["ece"]):
             if isinstance(figure, dict):
@@ -150,8 +150,8 @@ def test_few_pictures_told_apart_are_no_certainty() -> None:
     predictions = [prediction([0.9, 0.1])] * 5 + [prediction([0.1, 0.1])] * 5
     values: list[dict[str, Any]] = [{"flags": ["person"]}] * 5 + [{"flags": []}] * 5
     found = moderation.evaluate(predictions, values, names=NAMES, seed=0).as_dict()
-    assert found["recall_at_5"]["value"] == found["auc"]["value"] == 1
-    assert found["recall_at_5"]["low"] < 0.8
+    assert found["recall_at_5_percent_false_alarms"]["value"] == found["auc"]["value"] == 1
+    assert found["recall_at_5_percent_false_alarms"]["low"] < 0.8
     assert found["per_class"]["person"]["auc"]["low"] < 0.8
     # Nothing is known of a flag that no picture has.
     assert found["absent"] == ["plate"]
@@ -167,7 +167,7 @@ def test_groups_widen_and_nothing_gives_nothing() -> None:
     assert grouped["right"]["value"] == pytest.approx(alone["right"]["value"])
     assert grouped["right"]["low"] == pytest.approx(alone["right"]["low"], abs=0.02)
     empty = moderation.evaluate([], [], names=NAMES, seed=0).as_dict()
-    assert empty["recall_at_5"] == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
+    assert empty["recall_at_5_percent_false_alarms"] == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
 
 
 def test_multilabel_measures_exact_matches_and_the_mean_average_precision() -> None:

@@ -16,9 +16,9 @@ from keepsight.runtime.outputs.moderation import ALLOWED
 from keepsight.tasks import label_sets
 from keepsight.tasks.intervals import wilson
 from keepsight.tasks.label_sets import LabelSets
-from keepsight.tasks.set_figures import Answered, SetMetrics, measure
+from keepsight.tasks.set_figures import RATES, Answered, SetMetrics, measure
 
-HEADLINE = "recall_at_5"
+HEADLINE = "recall_at_5_percent_false_alarms"
 """Recall at 5 % false alarms, the mean over the flags."""
 
 FIXED_PLACES = False
@@ -29,7 +29,7 @@ _FLAGS = LabelSets(
     noun="flag",
     otherwise=" Or take the network for nudity as it is: --recipe pretrained.",
 )
-_SHOWN = ("recall_at_5", "recall_at_1", "recall_at_10", "recall", "false_alarms", "precision", "f1", "auc", "ap")
+_SHOWN = (*RATES, "recall", "false_alarms", "precision", "f1", "auc", "ap")
 
 parse = _FLAGS.parse
 canonical = _FLAGS.canonical
@@ -61,10 +61,9 @@ def evaluate(
 ) -> SetMetrics:
     """The figures of a moderator, for each flag and as means over the flags.
 
-    ``recall_at_1``, ``recall_at_5`` and ``recall_at_10`` are the recalls at 1, 5 and 10 % false alarms, wherever the
-    threshold lies; ``recall``, ``precision``, ``f1`` and ``false_alarms`` hold at the model's own thresholds.
-    ``blocked`` is the share of allowed pictures that were blocked for any flag, ``right`` the share of pictures with
-    exactly the right flags.
+    ``recall_at_5_percent_false_alarms``, and those at 1 and 10 %, do not ask where the threshold lies; ``recall``,
+    ``precision``, ``f1`` and ``false_alarms`` hold at the model's own thresholds. ``blocked`` is the share of allowed
+    pictures that were blocked for any flag, ``right`` the share of pictures with exactly the right flags.
 
     Args:
         predictions: What was answered; None for a picture that could not be read, of which no flag counts as raised.

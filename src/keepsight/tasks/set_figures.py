@@ -21,7 +21,7 @@ from keepsight.tasks.reliability import CALIBRATION_BINS, confidence_bins
 RESAMPLES = 1000
 BATCH = 100
 # The stated false alarm rates, with the names of their figures.
-RATES = {"recall_at_1": 0.01, "recall_at_5": 0.05, "recall_at_10": 0.10}
+RATES = {f"recall_at_{percent}_percent_false_alarms": percent / 100 for percent in (1, 5, 10)}
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
