@@ -69,7 +69,7 @@ def test_it_is_trained_judged_and_released(counting_place: Workplace) -> None:
     (counting_place.root / "five.jpg").write_bytes(dots(5, 5000))
     (answer,) = counting_place.json("predict", "shop", "five.jpg")["predictions"]
     assert abs(answer["count"] - 5) <= 1
-    assert {"version", "tag", "pictures"} & set(counting_place.json("data", "versions", "shop")[0])
+    assert [version["samples"] for version in counting_place.json("data", "versions", "shop")] == [139]
 
 
 def test_it_is_served_reviewed_and_trained_again(counting_place: Workplace) -> None:
@@ -89,8 +89,8 @@ def test_it_is_served_reviewed_and_trained_again(counting_place: Workplace) -> N
         assert refused.status_code == 422
         assert refused.json()["error"]["code"] == "annotation_invalid"
         assert answer_all(server, truth) == 12
-        before = server.get("monitor")["accuracy"]
-        assert before["n"] > 0
+        accuracy = server.get("monitor")["accuracy"]
+        assert accuracy["value"] is not None, accuracy
         for path in ("/shop/data", "/shop/models", "/shop/models/1", "/shop/monitor", "/", "/shop/runs"):
             assert server.client.get(path, headers={"accept": "text/html"}).status_code == 200, path
         run = server.post("retrain", reason="new counts")["id"]

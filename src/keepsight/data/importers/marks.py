@@ -112,6 +112,8 @@ class Marks:
 def parts_of(task: str) -> frozenset[str]:
     """The parts of an annotation that a task takes, of ``PARTS``.
 
+    A task that takes none of them has something of its own; it is given texts, which it parses (``label``).
+
     Raises:
         NotFoundError: No such task.
     """
@@ -124,7 +126,7 @@ def parts_of(task: str) -> frozenset[str]:
             continue
         if value.get(part) or (part == "label" and any(value.values())):
             found.add(part)
-    return frozenset(found)
+    return frozenset(found or {"label"})
 
 
 def annotation(marks: Marks, *, parts: frozenset[str], size: Size) -> tuple[dict[str, Any] | None, tuple[Fault, ...]]:
