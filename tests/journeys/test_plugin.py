@@ -1,4 +1,4 @@
-"""A task from outside goes the whole way: import, version, train, evaluate, gate, deploy, serve, log, review, retrain."""
+"""A task from outside goes the whole way: import, train, evaluate, gate, deploy, serve, log, review, retrain."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def dots(count: int, seed: int) -> bytes:
     image = Image.fromarray(rng.integers(205, 225, (224, 224, 3), dtype=np.uint8))
     pen = ImageDraw.Draw(image)
     for place in rng.permutation(16)[:count]:
-        x, y = 28 + 56 * int(place % 4) + rng.integers(-6, 7), 28 + 56 * int(place // 4) + rng.integers(-6, 7)
+        x, y = (28 + 56 * int(step) + int(rng.integers(-6, 7)) for step in (place % 4, place // 4))
         pen.ellipse((x - 18, y - 18, x + 18, y + 18), fill=(30, 40, 60))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=92)
