@@ -92,3 +92,19 @@ def test_an_unsure_answer_asks_for_a_look() -> None:
         {"picture": "b.jpg", "label": "pear", "confidence": 0.41, "decision": "review"},
     ]
     assert base.render(answers, as_json=False) == "a.jpg: apple 97%\nb.jpg: pear 41%  (please check)\n"
+
+
+def test_fields_and_lines_have_lines_of_their_own() -> None:
+    answer = {
+        "picture": "a.jpg",
+        "label": "date: 1/2/2026, total: 9.00",
+        "confidence": 0.93,
+        "decision": "auto",
+        "fields": {"date": "1/2/2026", "total": "9.00"},
+        "found": {"date": {"confidence": 0.99}, "total": {"confidence": 0.94}},
+        "lines": [{"text": "TOTAL 9.00"}],
+    }
+    told = base.render([answer], as_json=False)
+    assert told == "a.jpg: date: 1/2/2026, total: 9.00 93%\n  date   1/2/2026  (99%)\n  total  9.00  (94%)\n"
+    told = base.render([{**answer, "fields": {}, "label": "TOTAL 9.00"}], as_json=False)
+    assert told == "a.jpg: TOTAL 9.00 93%\n  TOTAL 9.00\n"

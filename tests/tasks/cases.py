@@ -8,6 +8,7 @@ from typing import Any
 
 from keepsight.runtime.bundle import Bundle
 from tests import tiny
+from tests.training.documents import toy
 
 Value = dict[str, Any]
 
@@ -91,6 +92,29 @@ CASES: dict[str, Case] = {
         prediction=_labels("flags", "allowed", ("logo", "plate visible")),
         bundle=lambda: tiny.bundle(task="moderation", labels=("logo", "plate visible"), thresholds={"label logo": 0.3}),
         press=lambda value: ("decision", "block" if value["flags"] else "approve"),
+    ),
+    "ocr": Case(
+        values=({"fields": {"date": "1/2/2026", "total": "9.00"}}, {"fields": {"total": "8.50"}}),
+        raw=(
+            ('{"fields": {"total": " 8.50"}}', {"fields": {"total": "8.50"}}),
+            ({"fields": {"total": 8, "date": ""}, "lines": []}, {"fields": {"total": "8"}}),
+            (
+                {"lines": [{"text": "TOTAL  8.50", "box": [1, 2, 30.04, 9]}]},
+                {"lines": [{"text": "TOTAL 8.50", "box": [1.0, 2.0, 30.0, 9.0]}]},
+            ),
+        ),
+        refused=(None, 7, {"fields": {}}, {"lines": [{"text": "a", "box": [5, 5, 5, 5]}]}, {"boxes": []}),
+        unknown={"fields": {"sum": "8.50"}},
+        labels=("date", "total"),
+        prediction=lambda value: {
+            "label": ", ".join(f"{name}: {text}" for name, text in value["fields"].items()),
+            "confidence": 0.9,
+            "lines": [],
+            "found": {name: {"confidence": 0.9, "line": 0} for name in value["fields"]},
+            "alternatives": [],
+            **value,
+        },
+        bundle=toy.bundle,
     ),
     "counting": Case(
         values=({"count": 0}, {"count": 3}, {"count": 12}),

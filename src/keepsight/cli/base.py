@@ -93,4 +93,18 @@ def render(answers: Sequence[dict[str, Any]], *, as_json: bool) -> str:
         else:
             ask = "" if answer["decision"] == "auto" else "  (please check)"
             lines.append(f"{answer['picture']}: {answer['label']} {answer['confidence']:.0%}{ask}")
+            lines += [f"  {line}" for line in _further(answer)]
     return "\n".join(lines) + "\n"
+
+
+def _further(answer: dict[str, Any]) -> list[str]:
+    """What of an answer is too long for its label: the values of its fields, or else the lines of its text."""
+    fields = answer.get("fields") or {}
+    if fields:
+        width = max(map(len, fields))
+        doubts = {name: found["confidence"] for name, found in (answer.get("found") or {}).items()}
+        return [
+            f"{name:<{width}}  {text}" + (f"  ({doubts[name]:.0%})" if name in doubts else "")
+            for name, text in fields.items()
+        ]
+    return [str(line["text"]) for line in answer.get("lines") or () if "text" in line]

@@ -205,6 +205,22 @@ TABLE: tuple[Setting, ...] = (
         kinds.flag,
     ),
     Setting(
+        "train.reader",
+        "project",
+        "small",
+        "",
+        "Which published network reads documents: small, or tiny (several times quicker, reads somewhat worse).",
+        kinds.choice("small", "tiny"),
+    ),
+    Setting(
+        "train.reader_turned",
+        "project",
+        False,
+        "",
+        "Also read lines that stand on their heads (documents photographed upside down).",
+        kinds.flag,
+    ),
+    Setting(
         "train.checkpoints",
         "project",
         None,

@@ -1,0 +1,1 @@
+"""Training of readers: fields learned from labelled documents, and the recogniser fine-tuned on corrected lines."""
