@@ -15,7 +15,7 @@ Mark = tuple[int, int]
 
 @dataclass(frozen=True)
 class Course:
-    """How a phase went; JSON-able.
+    """How a phase went.
 
     Attributes:
         steps: Of its schedule.
@@ -29,11 +29,17 @@ class Course:
     kept_at: int
     pace: tuple[Mark, ...] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        """For a run's record; the pace as ``step:parts`` in a line, since people look at records."""
+        pace = " ".join(f"{step}:{parts}" for step, parts in self.pace)
+        return {"steps": self.steps, "ended_at": self.ended_at, "kept_at": self.kept_at, "pace": pace}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Course:
-        """The course that ``dataclasses.asdict`` and JSON wrote."""
-        pace = tuple((int(step), int(parts)) for step, parts in values.get("pace", ()))
-        return cls(int(values["steps"]), int(values["ended_at"]), int(values["kept_at"]), pace)
+        """The course that ``as_dict`` wrote."""
+        marks = (mark.split(":") for mark in values["pace"].split())
+        pace = tuple((int(step), int(parts)) for step, parts in marks)
+        return cls(values["steps"], values["ended_at"], values["kept_at"], pace)
 
 
 class Pace:

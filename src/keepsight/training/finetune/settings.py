@@ -60,7 +60,9 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """For the run's record."""
-        return {"recipe": "finetune", **asdict(self)}
+        courses = {"first": self.first, "second": self.second}
+        told = {name: None if course is None else course.as_dict() for name, course in courses.items()}
+        return {"recipe": "finetune", **asdict(self), **told}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
