@@ -441,6 +441,21 @@ def test_what_a_task_cannot_use_is_named_with_what_it_could(tmp_path: Path, task
         importers.detect(tmp_path, task="x", format="folders")
 
 
+def test_masks_and_documents_are_no_class_folders(tmp_path: Path, task: Any) -> None:
+    for folder in ("images", "masks"):
+        put(tmp_path / "cut" / folder / "1.png")
+    put(tmp_path / "texts" / "images" / "1.png")
+    text(tmp_path / "texts" / "annotations" / "1.json", '{"lines": []}')
+    task("label")
+    with pytest.raises(DataError, match="holds folders of masks"):
+        importers.detect(tmp_path / "cut", task="x")
+    with pytest.raises(DataError, match="holds JSON documents"):
+        importers.detect(tmp_path / "texts", task="x")
+    assert len(importers.detect(tmp_path / "cut", task="x", format="folders").entries) == 2
+    task("lines")
+    assert len(importers.detect(tmp_path / "texts", task="x").entries) == 1
+
+
 def test_one_picture_for_each_class(tmp_path: Path, task: Any) -> None:
     put(tmp_path / "Anna.png", 1)
     put(tmp_path / "Ben Müller.png", 2)
@@ -467,6 +482,8 @@ def test_a_manifest_says_more_about_pictures(tmp_path: Path, task: Any) -> None:
     first = by_name["train/images/1.png"]
     assert (first.split, first.group, first.meta) == ("train", "v1", {"light": "day"})
     assert by_name["val/images/1.png"].meta == {}
+    above = importers.detect(tmp_path / "train", task="x").entries
+    assert [(entry.name, entry.group, entry.meta) for entry in above] == [("images/1.png", "v1", {"light": "day"})]
     text(tmp_path / "manifest.csv", "split,id,light\ntrain,1,day\n")
     assert importers.detect(tmp_path, task="x").notes == ()
 

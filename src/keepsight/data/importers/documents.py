@@ -10,7 +10,7 @@ from typing import Any
 
 from keepsight.data.adding import Rejected
 from keepsight.data.importers import layout, pairs
-from keepsight.data.importers.marks import PARTS, Marks, Size, of_value
+from keepsight.data.importers.marks import PARTS, Marks, Size, of_value, offered
 from keepsight.data.importers.source import Entry, Source, read_text
 from keepsight.errors import AnnotationError, BadInputError
 
@@ -28,6 +28,16 @@ _PAIRS = pairs.Kind(folders=("annotations", "labels", "json"), suffixes=frozense
 def looks(path: Path) -> bool:
     """Whether a folder, or its split folders, hold such documents."""
     return path.is_dir() and bool(layout.units(path, _holds)[0])
+
+
+def gives(path: Path) -> frozenset[str]:
+    """The parts that the first document has."""
+    found, _ = layout.units(path, _holds)
+    first = next((file for unit in found if (file := pairs.first(unit.folder, _PAIRS)) is not None), None)
+    try:
+        return frozenset() if first is None else offered(of_value(_document(first)))
+    except AnnotationError:
+        return GIVES
 
 
 def scan(path: Path) -> Source:

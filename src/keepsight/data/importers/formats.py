@@ -107,10 +107,12 @@ def _recognised(
 ) -> tuple[Format, tuple[str, ...]]:
     """The first format that the path looks like, and a note on others that it looks like too."""
     found = [item for item in FORMATS if item.looks(path)]
-    usable = [item for item in found if item.GIVES & parts and getattr(item, "UNASKED_FOR", parts) & parts]
-    if usable:
+    if any(item not in (folders, packshots) for item in found):
         # Whatever lies in folders looks like class folders as well.
-        others = [item for item in usable[1:] if item is not folders]
+        found = [item for item in found if item is not folders]
+    usable = [item for item in found if _gives(item, path) & parts and getattr(item, "UNASKED_FOR", parts) & parts]
+    if usable:
+        others = usable[1:]
         notes = tuple(f"There is {item.KIND} too; --format {item.NAME} takes that instead." for item in others)
         return usable[0], notes
     if path.is_dir() and folders in fitting and (not found or found == [packshots]):
@@ -132,6 +134,11 @@ def _recognised(
         path=str(path),
         formats=[item.NAME for item in fitting],
     )
+
+
+def _gives(item: Format, path: Path) -> frozenset[str]:
+    """What a format says at a path; of JSON documents that depends on what stands in them."""
+    return documents.gives(path) if item is documents else item.GIVES
 
 
 def _named(format: str, fitting: Sequence[Format], *, task: str) -> Format:

@@ -22,14 +22,18 @@ class _Facts:
 
 
 def joined(root: Path, entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], int]:
-    """The entries with what the manifest of their folder says, and how many it names.
+    """The entries with what the manifest of their folder says, or of the folder above it, and how many it names.
 
     It counts where it has a column with paths. What an entry says itself stands; a column of labels is a fact only.
     """
-    try:
-        known = dict(_facts(root / NAME)) if (root / NAME).is_file() else {}
-    except KeepsightError:
-        return tuple(entries), 0
+    known: dict[str, _Facts] = {}
+    for folder, prefix in ((root, ""), (root.parent, f"{clean(root.name)}/")):
+        if not known and (folder / NAME).is_file():
+            try:
+                facts = dict(_facts(folder / NAME))
+            except KeepsightError:
+                continue
+            known = {name.removeprefix(prefix): fact for name, fact in facts.items() if name.startswith(prefix)}
     found = [known.get(str(PurePosixPath(entry.name))) for entry in entries]
     taken = [
         entry

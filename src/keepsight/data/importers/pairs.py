@@ -40,13 +40,19 @@ def any_file(_path: Path) -> bool:
 
 def holds(folder: Path, kind: Kind, *, is_one: Callable[[Path], bool] = any_file) -> bool:
     """Whether a folder has annotations of this kind: the first file with such a suffix is one."""
+    if child(folder, *kind.folders) is None:
+        files = annotation_files(folder, kind, deep=False)
+        return kind.beside and any(_has_picture(path) and is_one(path) for path in files)
+    file = first(folder, kind)
+    return file is not None and is_one(file) and (kind.beside or picture_folder(folder) != folder)
+
+
+def first(folder: Path, kind: Kind) -> Path | None:
+    """The first annotation file of a folder; None where there is none."""
     place = child(folder, *kind.folders)
     if place is not None:
-        first = next(annotation_files(place, kind, deep=True), None)
-        return first is not None and is_one(first) and (kind.beside or picture_folder(folder) != folder)
-    if not kind.beside:
-        return False
-    return any(_has_picture(path) and is_one(path) for path in annotation_files(folder, kind, deep=False))
+        return next(annotation_files(place, kind, deep=True), None)
+    return next((path for path in annotation_files(folder, kind, deep=False) if _has_picture(path)), None)
 
 
 def listed(
