@@ -103,6 +103,12 @@ def ray_installed() -> None:
 
 
 @pytest.fixture(scope="session")
+def video_installed() -> None:
+    """For tests of the extra [video]."""
+    needs("av")
+
+
+@pytest.fixture(scope="session")
 def mlflow_installed() -> None:
     """For tests of the extra [mlflow]."""
     needs("mlflow")

@@ -51,24 +51,35 @@ def _run(arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     predict = commands.add_parser("predict", help="answers for pictures")
     predict.add_argument("bundle", type=Path, help="a bundle: a folder or .zip")
-    predict.add_argument("pictures", type=Path, nargs="+")
+    predict.add_argument("pictures", type=Path, nargs="+", help="pictures, or videos (mp4, mov, webm)")
     predict.add_argument("--top-k", type=int, default=5)
+    predict.add_argument("--every", default="1s", help="time between two frames of a video")
     predict.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     from keepsight.runtime.bundle import Bundle
     from keepsight.runtime.predictor import Predictor
 
     predictor = Predictor(Bundle.open(options.bundle))
-    answers = predict_files(predictor, options.pictures, top_k=options.top_k)
+    answers = predict_files(predictor, options.pictures, top_k=options.top_k, every=options.every)
     sys.stdout.write(render(answers, as_json=options.json))
     return 1 if all("error" in answer for answer in answers) else 0
 
 
-def predict_files(predictor: Any, paths: Sequence[Path], *, top_k: int) -> list[dict[str, Any]]:
-    """One answer or error per picture, in order; a bad picture costs itself alone."""
+def predict_files(predictor: Any, paths: Sequence[Path], *, top_k: int, every: str = "1s") -> list[dict[str, Any]]:
+    """One answer or error per picture or video, in order; a bad file costs itself alone.
+
+    Raises:
+        BadInputError: ``every`` is no interval.
+    """
+    from keepsight.data import video
+
+    every_s = video.interval(every)
     answers = []
     for path in paths:
         try:
+            if video.is_video(path):
+                answers.append({"picture": str(path), **_video(predictor, path, top_k=top_k, every_s=every_s)})
+                continue
             try:
                 data = path.read_bytes()
             except OSError as error:
@@ -82,17 +93,33 @@ def predict_files(predictor: Any, paths: Sequence[Path], *, top_k: int) -> list[
     return answers
 
 
+def _video(predictor: Any, path: Path, *, top_k: int, every_s: float) -> dict[str, Any]:
+    """The answers to the frames of a video, and the segments that they make."""
+    from keepsight.data import scenes, video
+
+    ending = video.Ending()
+    rows = []
+    for frame in video.frames(path, sampling=video.Sampling(every_s=every_s), ending=ending):
+        answer = predictor.predict(frame.jpeg(), top_k=top_k).as_dict()
+        rows.append({"second": frame.second, "scene": frame.scene, **answer})
+    segments = scenes.segments(rows, seconds=ending.seconds)
+    return {"frames": rows, "segments": segments, "video": ending.as_dict()}
+
+
 def render(answers: Sequence[dict[str, Any]], *, as_json: bool) -> str:
-    """The answers as JSON, or as a line per picture."""
+    """The answers as JSON, or as a line per picture and per segment of a video."""
     if as_json:
         return json.dumps({"predictions": list(answers)}) + "\n"
     lines = []
     for answer in answers:
         if "error" in answer:
             lines.append(f"{answer['picture']}: {answer['error']['found']}")
+        elif "segments" in answer:
+            lines += [_line(f"{answer['picture']} {one['start']:g}-{one['end']:g} s", one) for one in answer["segments"]]
+            if answer["video"]["stopped"]:
+                lines.append(f"{answer['picture']}: {answer['video']['stopped']}")
         else:
-            ask = "" if answer["decision"] == "auto" else "  (please check)"
-            lines.append(f"{answer['picture']}: {answer['label']} {answer['confidence']:.0%}{ask}")
+            lines.append(_line(answer["picture"], answer))
             lines += [f"  {line}" for line in _further(answer)]
     return "\n".join(lines) + "\n"
 
@@ -108,3 +135,8 @@ def _further(answer: dict[str, Any]) -> list[str]:
             for name, text in fields.items()
         ]
     return [str(line["text"]) for line in answer.get("lines") or () if "text" in line]
+
+
+def _line(name: str, answer: dict[str, Any]) -> str:
+    ask = "" if answer["decision"] == "auto" else "  (please check)"
+    return f"{name}: {answer['label']} {answer['confidence']:.0%}{ask}"

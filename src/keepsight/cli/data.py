@@ -29,24 +29,25 @@ SHOWN_REJECTIONS = 20
 @app.command("import")
 def import_pictures(
     project: Project,
-    source: Annotated[Path, typer.Argument(help="A folder, or a CSV or JSON file.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="A folder, or a CSV, JSON or video file.", show_default=False)],
     split: Annotated[
         str, typer.Option(help="train, val or test for all; auto: as the source says, else made.")
     ] = "auto",
     format: Annotated[
         str | None,
         typer.Option(
-            help="coco, voc, yolo, label-studio, masks, json, folders, csv or one-per-class; else it is seen."
+            help="coco, voc, yolo, label-studio, masks, json, folders, csv, one-per-class or video; else found out."
         ),
     ] = None,
     label_column: Annotated[str | None, typer.Option(help="CSV column with the label.", show_default=False)] = None,
+    every: Annotated[str, typer.Option(help="Time between two frames of a video, as in 2s or 500ms.")] = "1s",
     message: Annotated[str | None, typer.Option(help="Message of the dataset version.", show_default=False)] = None,
     commit: Annotated[bool, typer.Option(help="Make a dataset version of it.")] = True,
     workspace: WorkspaceOption = None,
     json: Json = False,
 ) -> int:
     """Import pictures. What cannot be read is listed with its reason (exit code 1); the rest goes in."""
-    from keepsight.data import importers, versions
+    from keepsight.data import importers, versions, video
 
     with opened(workspace) as ws, progress_bar(quiet=json) as on_progress:
         ws.check_project(project)
@@ -57,6 +58,7 @@ def import_pictures(
             split=split,
             format=format,
             label_column=label_column,
+            every_s=video.interval(every),
             author=actor(),
             progress=lambda done, total: on_progress({"text": "importing", "done": done, "total": total}),
         )

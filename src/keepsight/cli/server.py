@@ -54,8 +54,9 @@ def init(
 
 def predict(
     project: Project,
-    pictures: Annotated[list[Path], typer.Argument(help="Picture files.", show_default=False)],
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or videos (mp4, mov, webm).", show_default=False)],
     top_k: Annotated[int, typer.Option(help="How many alternatives.", min=1)] = 5,
+    every: Annotated[str, typer.Option(help="Time between two frames of a video, as in 2s or 500ms.")] = "1s",
     workspace: WorkspaceOption = None,
     json: Json = False,
 ) -> int:
@@ -74,7 +75,7 @@ def predict(
             ws.check_project(project)
             model = models.find(ws, project, None)
             predictor = Predictor(models.load_bundle(ws, model))
-    answers = predict_files(predictor, pictures, top_k=top_k)
+    answers = predict_files(predictor, pictures, top_k=top_k, every=every)
     sys.stdout.write(render(answers, as_json=json))
     return 1 if all("error" in answer for answer in answers) else 0
 

@@ -358,6 +358,14 @@ TABLE: tuple[Setting, ...] = (
         "Which network answers: float, or int8, the quicker 8-bit one; a model without one answers with float.",
         kinds.choice("float", "int8"),
     ),
+    Setting(
+        "serving.video_seconds",
+        "project",
+        600.0,
+        "s",
+        "Longest part of a video that is answered; the rest of a longer one is left out, and the answer says so.",
+        kinds.number(1, 86400),
+    ),
     Setting("serving.top_k", "project", 5, "answers", "How many alternatives an answer lists.", kinds.integer(1, 100)),
     Setting(
         "review.audit_share",

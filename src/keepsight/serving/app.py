@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,7 +20,7 @@ from starlette.responses import Response
 import keepsight
 from keepsight.errors import KeepsightError
 from keepsight.runtime.decode import DEFAULT_LIMITS, Limits
-from keepsight.serving import inbox
+from keepsight.serving import inbox, videos
 from keepsight.serving.answers import Answer, Answerer, trace_of
 from keepsight.serving.answers import Request as PictureRequest
 from keepsight.serving.bodies import read_json, read_pictures
@@ -132,7 +133,10 @@ def _lifespan(services: Services, inner: Lifespan | None) -> Lifespan:
 
 def _add_routes(app: FastAPI, services: Services) -> None:
     async def predict(request: Request, project: str) -> Response:
-        return await _predict(services, request, project)
+        return await _counted(services, project, partial(_predict, services, request))
+
+    async def predict_video(request: Request, project: str) -> Response:
+        return await _counted(services, project, partial(_predict_video, services, request))
 
     async def feedback(request: Request, project: str) -> Response:
         content = await read_json(request, limit=MAX_JSON_BYTES)
@@ -156,6 +160,13 @@ def _add_routes(app: FastAPI, services: Services) -> None:
     post: dict[str, Any] = {"methods": ["POST"], "tags": ["serving"], "response_class": Response}
     app.add_api_route("/v1/{project}/predict", predict, **post, openapi_extra=_PREDICT_DOC, summary="Answer a picture")
     app.add_api_route(
+        "/v1/{project}/predict-video",
+        predict_video,
+        **post,
+        openapi_extra=videos.DOC,
+        summary="Answer the frames of a video",
+    )
+    app.add_api_route(
         "/v1/{project}/feedback", feedback, **post, openapi_extra=_FEEDBACK_DOC, summary="Judge an answer"
     )
     app.add_api_route(
@@ -170,7 +181,8 @@ def _add_routes(app: FastAPI, services: Services) -> None:
         app.add_api_route(path, probe, methods=["HEAD"], include_in_schema=False)
 
 
-async def _predict(services: Services, request: Request, project: str) -> Response:
+async def _counted(services: Services, project: str, answer: Callable[[Served], Awaitable[Response]]) -> Response:
+    """What the live model answers; an error is counted."""
     counted = project
     try:
         try:
@@ -178,18 +190,26 @@ async def _predict(services: Services, request: Request, project: str) -> Respon
         except KeepsightError:
             counted = ""  # a name that a stranger made up must not become a label
             raise
-        pictures = await read_pictures(request, limit=services.limits.max_bytes)
-        asked = PictureRequest(
-            source=pictures.source, meta=pictures.meta, trace_id=trace_of(request.headers.get("traceparent"))
-        )
-        if not pictures.many:
-            return json_response(await _answer(services, served, pictures.files[0], asked))
+        return await answer(served)
     except KeepsightError as error:
         services.metrics.failed(project=counted, status=error.status, code=error.code)
         raise
+
+
+async def _predict(services: Services, request: Request, served: Served) -> Response:
+    pictures = await read_pictures(request, limit=services.limits.max_bytes)
+    asked = PictureRequest(
+        source=pictures.source, meta=pictures.meta, trace_id=trace_of(request.headers.get("traceparent"))
+    )
+    if not pictures.many:
+        return json_response(await _answer(services, served, pictures.files[0], asked))
     return json_response(
         await asyncio.gather(*[_answer_of_many(services, served, data, asked) for data in pictures.files])
     )
+
+
+async def _predict_video(services: Services, request: Request, served: Served) -> Response:
+    return json_response(await videos.answered(request, served, answer=partial(_answer, services, served)))
 
 
 async def _answer(services: Services, served: Served, data: bytes, asked: PictureRequest) -> dict[str, Any]:

@@ -44,7 +44,7 @@ async def read_body(request: Request, *, limit: int) -> bytes:
     Raises:
         PictureTooLargeError: It has more than ``limit`` bytes.
     """
-    return b"".join([chunk async for chunk in _limited(request, limit=limit)])
+    return b"".join([chunk async for chunk in limited(request, limit=limit)])
 
 
 async def read_json(request: Request, *, limit: int) -> dict[str, Any]:
@@ -100,11 +100,16 @@ async def read_pictures(request: Request, *, limit: int) -> Pictures:
             expected="a picture as the body, or one or more multipart fields named picture.",
             do="For example: curl --data-binary @photo.jpg URL, or curl -F picture=@photo.jpg URL.",
         )
-    source, meta = _told(said)
+    source, meta = told(said)
     return Pictures(files=files, many=len(files) > 1, source=source, meta=meta)
 
 
-def _told(said: dict[str, str]) -> tuple[str, dict[str, str]]:
+def told(said: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """The source and the facts that parameters say.
+
+    Raises:
+        BadInputError: One of them is none of these, or there are too many.
+    """
     source = plain_text("source", said.pop("source", ""), longest=MAX_SOURCE)
     meta: dict[str, str] = {}
     for name, value in said.items():
@@ -126,7 +131,7 @@ def _told(said: dict[str, str]) -> tuple[str, dict[str, str]]:
 
 
 async def _read_form(request: Request, *, limit: int) -> tuple[list[bytes], dict[str, str]]:
-    parser = MultiPartParser(request.headers, _limited(request, limit=limit), max_files=MAX_FILES, max_fields=MAX_META)
+    parser = MultiPartParser(request.headers, limited(request, limit=limit), max_files=MAX_FILES, max_fields=MAX_META)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -154,7 +159,7 @@ async def _read_form(request: Request, *, limit: int) -> tuple[list[bytes], dict
     return files, fields
 
 
-async def _limited(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:
+async def limited(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:
     """The body's chunks; too much is read on for a while, as a client that still sends does not read our answer."""
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0

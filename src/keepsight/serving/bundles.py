@@ -82,6 +82,7 @@ class BundleSource:
         values = known.project(project)
         return ServingSettings(
             top_k=values["serving.top_k"],
+            video_s=values["serving.video_seconds"],
             min_confidence=values["review.min_confidence"],
             audit_share=values["review.audit_share"] if self._log else 0.0,
             variant=values["serving.variant"],

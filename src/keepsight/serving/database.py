@@ -240,6 +240,7 @@ class DatabaseSource:
             share = max(share, values["review.audit_share_alarm"])
         return ServingSettings(
             top_k=values["serving.top_k"],
+            video_s=values["serving.video_seconds"],
             min_confidence=values["review.min_confidence"],
             audit_share=share,
             variant=values["serving.variant"],

@@ -142,12 +142,14 @@ class ServingSettings:
         min_confidence: Below it a person is asked; None: what the bundle's threshold says.
         audit_share: Random share of pictures kept for a blind check.
         variant: The network that should answer, ``float`` or ``int8``; ``Served.variant`` is the one that does.
+        video_s: Longest part of a video that is answered, in seconds.
     """
 
     top_k: int = 5
     min_confidence: float | None = None
     audit_share: float = 0.05
     variant: str = "float"
+    video_s: float = 600.0
 
 
 @dataclass(frozen=True)

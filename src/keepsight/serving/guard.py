@@ -72,7 +72,7 @@ PROBES = ("/healthz", "/readyz")
 
 # The first rule that fits counts; what no rule names needs `operate`.
 SERVING_RULES: tuple[Rule, ...] = (
-    rule(r"/v1/[^/]+/(predict|feedback|events)", "predict", "POST"),
+    rule(r"/v1/[^/]+/(predict|predict-video|feedback|events)", "predict", "POST"),
     rule(r"/openapi\.json", ANY),
 )
 METRICS_RULE = rule(r"/metrics", ANY)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from keepsight import tasks
-from keepsight.data import adding, samples
+from keepsight.data import adding, samples, video
 from keepsight.data.adding import NewSample, Rejected
-from keepsight.data.importers import marks
+from keepsight.data.importers import clips, marks
 from keepsight.data.importers.formats import detect, names
 from keepsight.data.importers.source import Entry, Source
 from keepsight.data.rows import PENDING
@@ -75,6 +75,7 @@ def import_path(
     split: str = AUTO,
     format: str | None = None,
     label_column: str | None = None,
+    every_s: float = 1.0,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
@@ -84,6 +85,7 @@ def import_path(
         split: train, val or test for all of them; auto: as the source says, else decided by the commit.
         format: See ``detect``.
         label_column: See ``detect``.
+        every_s: Seconds between two frames that are taken of a video.
         threads: See ``adding.add``.
         progress: Called with the number of pictures done and their total.
 
@@ -104,7 +106,7 @@ def import_path(
     report = adding.add(
         ws,
         project,
-        _items(source, task=task, split=split),
+        _items(source, task=task, split=split, every_s=every_s),
         author=author,
         threads=threads,
         progress=None if progress is None else lambda done: progress(min(done, total), total),
@@ -138,7 +140,7 @@ def import_path(
     return result
 
 
-def _items(source: Source, *, task: str, split: str) -> Iterator[NewSample | Rejected]:
+def _items(source: Source, *, task: str, split: str, every_s: float) -> Iterator[NewSample | Rejected]:
     """The entries with their bytes and annotations, read one after the other.
 
     Of an annotation in a file of its own only what is wrong is lost: the picture comes in with the rest of it, or
@@ -154,6 +156,10 @@ def _items(source: Source, *, task: str, split: str) -> Iterator[NewSample | Rej
         except AnnotationError as error:
             yield Rejected(entry.name, error.code, f"{error.found} {error.do}")
             continue
+        chosen = split if split != AUTO else entry.split or PENDING
+        if video.is_video(entry.path):
+            yield from clips.samples(entry, value=value, split=chosen, every_s=every_s)
+            continue
         data = _read(entry)
         if isinstance(data, Rejected):
             yield data
@@ -165,7 +171,6 @@ def _items(source: Source, *, task: str, split: str) -> Iterator[NewSample | Rej
                 value = None if raw is None else module.canonical(module.parse(raw))
             except AnnotationError as error:
                 yield Rejected(entry.name, error.code, f"{error.found} {error.do}")
-        chosen = split if split != AUTO else entry.split or PENDING
         yield NewSample(data, entry.name, value, split=chosen, group=entry.group, meta=entry.meta)
 
 

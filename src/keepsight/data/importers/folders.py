@@ -18,6 +18,7 @@ from keepsight.data.importers.source import (
     folders,
     is_picture,
 )
+from keepsight.data.video import is_video
 from keepsight.errors import DataError
 
 NAME = "folders"
@@ -28,7 +29,9 @@ EXPECTED = "class folders (PHOTOS/apple/1.jpg)"
 
 def looks(path: Path) -> bool:
     """Whether there are pictures in folders at a path."""
-    return path.is_dir() and any(is_picture(item) for folder in folders(path) for item in files_below(folder))
+    return path.is_dir() and any(
+        is_picture(item) or is_video(item) for folder in folders(path) for item in files_below(folder)
+    )
 
 
 def scan(root: Path) -> Source:

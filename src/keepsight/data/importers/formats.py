@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from keepsight.data.importers import (
+    clips,
     coco,
     documents,
     folders,
@@ -53,7 +54,7 @@ class Format(Protocol):
 
 # In the order in which they are recognised: what is most particular comes first.
 FORMATS: tuple[Format, ...] = cast(
-    "tuple[Format, ...]", (coco, labelstudio, yolo, voc, masks, documents, packshots, folders, tables)
+    "tuple[Format, ...]", (coco, labelstudio, yolo, voc, masks, documents, clips, packshots, folders, tables)
 )
 
 
