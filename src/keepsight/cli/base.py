@@ -115,9 +115,10 @@ def render(answers: Sequence[dict[str, Any]], *, as_json: bool) -> str:
         if "error" in answer:
             lines.append(f"{answer['picture']}: {answer['error']['found']}")
         elif "segments" in answer:
-            lines += [_line(f"{answer['picture']} {one['start']:g}-{one['end']:g} s", one) for one in answer["segments"]]
+            name = answer["picture"]
+            lines += [_line(f"{name} {one['start']:g}-{one['end']:g} s", one) for one in answer["segments"]]
             if answer["video"]["stopped"]:
-                lines.append(f"{answer['picture']}: {answer['video']['stopped']}")
+                lines.append(f"{name}: {answer['video']['stopped']}")
         else:
             lines.append(_line(answer["picture"], answer))
             lines += [f"  {line}" for line in _further(answer)]

@@ -31,6 +31,8 @@ _HEAD = 12
 # A cut: this share of the grey range between two frames reduced to _LOOK, as a mean over the pixels.
 _CUT = 0.12
 _LOOK = (32, 18)
+# Times of frames are whole ticks of a clock; 0.2 s may be a tick early.
+_TICK_S = 0.002
 # Frames looked at for cuts, per second; a fade between two of them counts as one cut.
 _LOOKS_PER_S = 5
 
@@ -267,15 +269,16 @@ class _Choice:
     def takes(self, frame: Any, second: float) -> bool:
         cut = self._sampling.scenes and self._cut(frame, second)
         self.scene += cut
-        if not cut and second < self._next:
+        if not cut and second < self._next - _TICK_S:
             return False
         # The beat goes on, however late a frame came; after a cut it begins anew.
         every = self._sampling.every_s
-        self._next = second + every if cut else self._next + every * max(1, np.floor((second - self._next) / every) + 1)
+        missed = int((second - self._next + _TICK_S) // every)
+        self._next = second + every if cut else self._next + every * (1 + max(0, missed))
         return True
 
     def _cut(self, frame: Any, second: float) -> bool:
-        if second < self._next_look:
+        if second < self._next_look - _TICK_S:
             return False
         self._next_look = second + 1 / _LOOKS_PER_S
         small = frame.reformat(width=_LOOK[0], height=_LOOK[1], format="gray").to_ndarray().astype(np.float32)
