@@ -68,8 +68,8 @@ def main() -> None:
             peaks.append(told["peak_mb"])
             print(
                 f"{seconds:6g} s ({path.stat().st_size / 1e6:.1f} MB, made in {made:.0f} s): "
-                f"{told['taken']} frames taken of {told['decoded']} in {told['seconds']:.1f} s; peak {told['peak_mb']:.0f} MB "
-                f"({told['before_mb']:.0f} MB before the first frame)",
+                f"{told['taken']} frames taken of {told['decoded']} in {told['seconds']:.1f} s; "
+                f"peak {told['peak_mb']:.0f} MB ({told['before_mb']:.0f} MB before the first frame)",
                 flush=True,
             )
     print(f"peak memory, longest against shortest: {peaks[-1] / peaks[0]:.2f}")
