@@ -25,6 +25,8 @@ _GAIN = 0.3
 _TINT = 0.08
 # Chance of each rarer change, and how strong it gets at most.
 _RARE = {"blur": (0.15, 0.7), "noise": (0.1, 0.6), "jpeg": (0.12, 0.9), "rotation": (0.3, 0.8), "occlusion": (0.2, 1.0)}
+# Those that neither move nor cover anything.
+_IN_PLACE = ("blur", "noise", "jpeg")
 _DONE_BY = {
     "blur": corruptions.blurred,
     "noise": corruptions.noisy,
@@ -53,7 +55,15 @@ class Augmenter:
         made = self._cut(picture, rng)
         if "flip" in self.names and rng.random() < 0.5:
             made = mirrored(made)
-        for name, (chance, most) in _RARE.items():
+        return self._changed(made, rng, tuple(_RARE))
+
+    def relit(self, picture: Picture, rng: np.random.Generator) -> Picture:
+        """The picture in other light, blurred, noisy or compressed; everything in it stays where it is."""
+        return self._changed(picture, rng, _IN_PLACE)
+
+    def _changed(self, made: Picture, rng: np.random.Generator, rare: tuple[str, ...]) -> Picture:
+        for name in rare:
+            chance, most = _RARE[name]
             if name in self.names and rng.random() < chance:
                 made = _DONE_BY[name](made, most * rng.random(), rng)
         if "light" in self.names:

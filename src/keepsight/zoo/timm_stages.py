@@ -89,7 +89,7 @@ def export(modules: Sequence[nn.Module], *, size: int) -> bytes:
 
     original = torch.nn.Sequential(*modules).eval()
     network = reparameterize_model(original)
-    _fix_paddings(network, size=size)
+    fix_paddings(network, size=size)
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -108,7 +108,7 @@ def export(modules: Sequence[nn.Module], *, size: int) -> bytes:
             )
     except (RuntimeError, TypeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
         raise _not_exported(str(error).partition("\n")[0]) from error
-    model = _tidied(buffer.getvalue())
+    model = tidied(buffer.getvalue())
     noise = torch.rand((3, 3, size, size), generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.no_grad():
         wanted = original(noise).numpy()
@@ -118,7 +118,7 @@ def export(modules: Sequence[nn.Module], *, size: int) -> bytes:
     return model
 
 
-def _fix_paddings(network: nn.Module, *, size: int) -> None:
+def fix_paddings(network: nn.Module, *, size: int) -> None:
     """Replaces paddings that are computed from a map's size by those that this size gives (TensorFlow's "SAME")."""
     import torch
     from timm.layers.conv2d_same import Conv2dSame
@@ -152,7 +152,7 @@ def _fix_paddings(network: nn.Module, *, size: int) -> None:
             setattr(parent, name, torch.nn.Sequential(torch.nn.ZeroPad2d(pads), plain).eval())
 
 
-def _tidied(model: bytes) -> bytes:
+def tidied(model: bytes) -> bytes:
     """The same graph with constants as initializers and zero paddings inside the convolutions behind them."""
     import onnx
     from onnx import numpy_helper

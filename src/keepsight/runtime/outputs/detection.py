@@ -124,12 +124,25 @@ def decode(
         answers.append(
             DetectionOutput(
                 label=summary(item.label for item in listed[:shown]),
-                confidence=_faultless(confidences[kept], shown=shown, temperature=info.temperature),
+                confidence=faultless(confidences[kept], shown=shown, temperature=info.temperature),
                 boxes=tuple(listed[:shown]),
                 alternatives=tuple(listed[shown:]),
             )
         )
     return answers
+
+
+def faultless(confidences: NDArray[np.floating], *, shown: int, temperature: float) -> float:
+    """The chance that all shown boxes are there and nothing that is not shown, as if each were a case of its own.
+
+    Args:
+        confidences: Of the boxes that are left, falling; the first ``shown`` of them are shown.
+        shown: How many.
+        temperature: Tempers the chance, since the cases are none of their own: chosen on held-out pictures.
+    """
+    sure = np.clip(np.asarray(confidences, np.float64), _SURE, 1 - _SURE)
+    together = np.log(sure[:shown]).sum() + np.log1p(-sure[shown:]).sum()
+    return float(np.exp(together / temperature))
 
 
 def suppress(boxes: NDArray[np.floating], classes: NDArray[np.integer], *, overlap: float) -> NDArray[np.int64]:
@@ -187,13 +200,6 @@ def _in_picture(corners: NDArray[np.float32], *, info: BundleInfo, size: tuple[i
 def _rounded(box: NDArray[np.float64]) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = (round(float(value), 2) for value in box)
     return x1, y1, x2, y2
-
-
-def _faultless(confidences: NDArray[np.float32], *, shown: int, temperature: float) -> float:
-    """The chance that all that is shown is there and nothing that is not shown, tempered as held-out pictures say."""
-    sure = np.clip(confidences.astype(np.float64), _SURE, 1 - _SURE)
-    together = np.log(sure[:shown]).sum() + np.log1p(-sure[shown:]).sum()
-    return float(np.exp(together / temperature))
 
 
 def _check(boxes: NDArray[np.float32], scores: NDArray[np.float32], *, labels: int) -> None:

@@ -77,6 +77,7 @@ def average_precisions(
     names: Sequence[str],
     groups: NDArray[np.int64],
     seed: int,
+    resamples: int = RESAMPLES,
 ) -> AveragePrecisions:
     """The figures of predictions (boxes and alternatives together) against annotations.
 
@@ -86,11 +87,12 @@ def average_precisions(
         names: The classes.
         groups: int (n,) from 0 on, pictures of one group are drawn together.
         seed: Of the resampling.
+        resamples: For the intervals; without any they are as wide as they can be.
     """
     listed = [[] if each is None else [*each["boxes"], *each["alternatives"]] for each in predictions]
     sizes = list(SIZES)
     # (class, size, resample, overlap); the first resample is the pictures themselves.
-    weights = _weights(groups, len(values), seed=seed)
+    weights = _weights(groups, len(values), seed=seed, resamples=resamples)
     table = np.full((len(names), len(sizes), len(weights), len(OVERLAPS)), np.nan)
     annotated = np.zeros((len(names), len(sizes)), np.int64)
     for number, name in enumerate(names):
@@ -122,12 +124,12 @@ def average_precisions(
     )
 
 
-def _weights(groups: NDArray[np.int64], pictures: int, *, seed: int) -> Floats:
+def _weights(groups: NDArray[np.int64], pictures: int, *, seed: int, resamples: int) -> Floats:
     """How often each picture counts: once, then as drawn, (1 + resamples, pictures)."""
     count = int(groups.max()) + 1 if pictures else 0
     if not count:
         return np.ones((1, pictures))
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     return np.concatenate([np.ones((1, pictures)), drawn[:, groups].astype(np.float64)])
 
 
