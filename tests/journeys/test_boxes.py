@@ -62,7 +62,7 @@ def ws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         tmp_path_factory.mktemp("boxes") / "ws", "projects: {kitchen: {task: detection}}\n"
     ) as opened:
         value = {"boxes": [{"label": "cup", "box": CUPS[0]}, {"label": "lid", "box": CUPS[1]}]}
-        adding.add(opened, "kitchen", [NewSample(picture(0), "shelf.png", value, split="train")], author="ana")
+        adding.add(opened, "kitchen", [NewSample(picture(50), "shelf.png", value, split="train")], author="ana")
         yield opened
 
 
@@ -142,7 +142,7 @@ def test_a_right_answer_is_one_key(ws: Any, review: Callable[..., Any]) -> None:
     assert saved(ws, page, event_id) == [{"label": "cup", "box": box} for box in CUPS]
     item = queue.get(ws, "kitchen", event_id)
     assert item.correct
-    assert samples.current(ws, "kitchen")[-1].value == item.verdict
+    assert any(sample.value == item.verdict for sample in samples.current(ws, "kitchen"))
 
 
 def test_the_mouse_draws_moves_resizes_and_renames(ws: Any, review: Callable[..., Any]) -> None:
