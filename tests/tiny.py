@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,33 @@ def bundle(
     )
     references = {} if reference is None else {"float": reference}
     return Bundle.create(info, model=network.SerializeToString(), references=references)
+
+
+def detector(*, labels: tuple[str, ...] = LABELS, boxes: int = 6) -> Bundle:
+    """A bundle that finds boxes which depend on the picture's pixels and have no meaning."""
+    network = _network()
+    graph = network.graph
+    rng = np.random.default_rng(0)
+    for name, width in (("boxes", 4), ("scores", len(labels))):
+        weight = rng.standard_normal((DIMENSIONS, boxes * width)).astype(np.float32) / DIMENSIONS
+        graph.initializer.append(numpy_helper.from_array(weight, f"{name}.weight"))
+        graph.initializer.append(numpy_helper.from_array(np.array([-1, boxes, width], np.int64), f"{name}.shape"))
+        graph.node.append(helper.make_node("Gemm", ["features", f"{name}.weight"], [f"{name}.flat"]))
+        graph.node.append(helper.make_node("Reshape", [f"{name}.flat", f"{name}.shape"], [f"{name}.raw"]))
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", boxes, width]))
+    corners = np.sort(rng.uniform(0, SIDE, (boxes, 2, 2)), axis=1).reshape(boxes, 4).astype(np.float32)
+    graph.initializer.append(numpy_helper.from_array(corners, "corners"))
+    graph.node.append(helper.make_node("Add", ["boxes.raw", "corners"], ["boxes"]))
+    graph.node.append(helper.make_node("Sigmoid", ["scores.raw"], ["scores"]))
+    onnx.checker.check_model(network)
+    info = BundleInfo(
+        task="detection",
+        labels=labels,
+        preprocessing=replace(backbone().preprocessing, fit="pad"),
+        created_at="2026-01-01T00:00:00+00:00",
+        thresholds={"auto": 0.5, "show": 0.5},
+    )
+    return Bundle.create(info, model=network.SerializeToString())
 
 
 def convolutional(*, named: bool = True, side: int = 16, channels: int = 32) -> bytes:

@@ -59,6 +59,19 @@ def _labels(key: str, nothing: str, labels: tuple[str, ...]) -> Callable[[Value]
     return prediction
 
 
+def _boxes(value: Value) -> Value:
+    found = [{**item, "confidence": 0.9} for item in value["boxes"]]
+    counts = {item["label"]: sum(other["label"] == item["label"] for other in found) for item in found}
+    told = [f"{count} {label}" for label, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    maybe = {"label": "cup", "box": [50.0, 0.0, 60.0, 10.0], "confidence": 0.05}
+    return {
+        "label": ", ".join(told) or "nothing",
+        "confidence": 0.8,
+        "boxes": found,
+        "alternatives": [maybe],
+    }
+
+
 def _counting() -> Bundle:
     return tiny.bundle(task="counting", labels=(), outputs={"count": 1}, thresholds={"spread": 0.7})
 
@@ -115,6 +128,41 @@ CASES: dict[str, Case] = {
             **value,
         },
         bundle=toy.bundle,
+    ),
+    "detection": Case(
+        values=(
+            {"boxes": []},
+            {"boxes": [{"label": "cup", "box": [1.0, 2.0, 30.0, 40.0]}]},
+            {
+                "boxes": [
+                    {"label": "cup", "box": [1.0, 2.0, 30.0, 40.0]},
+                    {"label": "lid", "box": [31.5, 5.0, 60.0, 44.0]},
+                    {"label": "lid", "box": [40.0, 1.0, 62.0, 20.0]},
+                ]
+            },
+        ),
+        raw=(
+            (
+                {"boxes": [{"label": " cup ", "box": [1, 2, 30.001, 40], "confidence": 0.3}]},
+                {"boxes": [{"label": "cup", "box": [1.0, 2.0, 30.0, 40.0]}]},
+            ),
+            ('{"boxes": []}', {"boxes": []}),
+        ),
+        refused=(
+            None,
+            7,
+            {},
+            "",
+            {"label": "cup"},
+            {"boxes": [{"label": "cup"}]},
+            {"boxes": [{"label": "cup", "box": [30, 2, 1, 40]}]},
+            {"boxes": [{"label": "", "box": [1, 2, 30, 40]}]},
+            {"boxes": [{"label": "cup", "box": [1, 2, 3, float("nan")]}]},
+        ),
+        unknown={"boxes": [{"label": "jug", "box": [1.0, 2.0, 30.0, 40.0]}]},
+        labels=("cup", "lid"),
+        prediction=_boxes,
+        bundle=lambda: tiny.detector(labels=("cup", "lid")),
     ),
     "counting": Case(
         values=({"count": 0}, {"count": 3}, {"count": 12}),

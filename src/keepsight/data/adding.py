@@ -16,9 +16,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from keepsight import tasks
 from keepsight.data import rows, samples
 from keepsight.data.rows import PENDING
-from keepsight.errors import PictureError
+from keepsight.errors import AnnotationError, PictureError
 from keepsight.runtime import decode
 from keepsight.store import schema
 from keepsight.store.audit import canonical
@@ -171,6 +172,7 @@ class _Import:
         self._rejected: list[Rejected] = []
         self._checked: set[str] = set()
         self._failed: dict[str, PictureError] = {}
+        self._task: str = ws.settings(project)["task"]
         self._summary = samples.summaries(ws, project)
         self._labels: dict[str, tuple[Mapping[str, Any], str]] = {}
         self._splits: dict[str, str] = {}
@@ -200,6 +202,7 @@ class _Import:
             except PictureError as error:
                 self._failed[name] = error
         taken: list[tuple[NewSample, str]] = []
+        sizes = self._sizes(batch, checked)
         for item, name in zip(batch.items, batch.ids, strict=True):
             if isinstance(item, Rejected):
                 self._rejected.append(item)
@@ -210,6 +213,8 @@ class _Import:
                 self._reject(
                     item, "group_too_long", f"Its group has more than {MAX_GROUP} letters; give it a short one."
                 )
+            elif (misplaced := self._misplaced(item, sizes[name])) is not None:
+                self._reject(item, misplaced.code, f"{misplaced.found} {misplaced.do}")
             else:
                 taken.append((item, name))
         contradicted = self._note_labels(taken)
@@ -219,6 +224,26 @@ class _Import:
             for sample_id in contradicted:
                 self._withdraw(connection, sample_id)
             self._write_samples(connection, taken)
+
+    def _sizes(self, batch: _Batch, checked: Mapping[str, _Checked]) -> dict[str, tuple[int, int]]:
+        """Width and height of the batch's pictures, those that were stored before included."""
+        table = schema.picture
+        query = sa.select(table.c.id, table.c.width, table.c.height).where(
+            table.c.id.in_([name for name in batch.ids if name and name not in checked])
+        )
+        with self._ws.database.read() as connection:
+            sizes = {row.id: (int(row.width), int(row.height)) for row in connection.execute(query)}
+        return sizes | {name: (item.info.width, item.info.height) for name, item in checked.items()}
+
+    def _misplaced(self, item: NewSample, size: tuple[int, int]) -> AnnotationError | None:
+        """Why the annotation cannot be one of a picture of this size."""
+        if item.value is None:
+            return None
+        try:
+            tasks.check_size(self._task, item.value, size)
+        except AnnotationError as error:
+            return error
+        return None
 
     def _reject(self, item: NewSample, code: str, text: str) -> None:
         self._rejected.append(Rejected(item.name, code, text))

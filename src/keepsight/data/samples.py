@@ -167,9 +167,15 @@ def annotate(
 
     Raises:
         NotFoundError: There is no such sample, or it was removed.
+        AnnotationError: The picture is not as large as the annotation says.
     """
     rows.lock(ws, connection, project)
-    _member(connection, project, sample_id)
+    member = _member(connection, project, sample_id)
+    table = schema.picture
+    picture = sa.select(table.c.width, table.c.height).where(table.c.id == member["picture_id"])
+    size = connection.execute(picture).one_or_none()
+    if size is not None:
+        tasks.check_size(ws.settings(project)["task"], value, (int(size.width), int(size.height)))
     before = rows.current(connection, schema.annotation, project, [sample_id]).get(sample_id)
     if before is not None:
         if canonical(before["value"]) == canonical(value):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -104,6 +104,20 @@ class Task(Protocol):
             groups: (n,) groups of pictures that are not independent.
             seed: Of everything random.
         """
+
+
+def check_size(task: str, value: Mapping[str, Any], size: tuple[int, int]) -> None:
+    """Makes sure that an annotation suits a picture of this width and height.
+
+    Tasks whose annotations say where things are have a function ``fits(value, size)`` for it; any annotation of the
+    others does.
+
+    Raises:
+        AnnotationError: it does not.
+    """
+    fits: Callable[[Mapping[str, Any], tuple[int, int]], None] | None = getattr(get(task), "fits", None)
+    if fits is not None:
+        fits(value, size)
 
 
 def figures(task: str, metrics: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:

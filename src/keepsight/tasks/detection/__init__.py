@@ -21,6 +21,7 @@ from keepsight.tasks.detection.matching import Matched, match
 from keepsight.tasks.intervals import Interval, wilson
 
 __all__ = [
+    "FIGURES",
     "FIXED_PLACES",
     "HEADLINE",
     "canonical",
@@ -39,6 +40,19 @@ __all__ = [
 
 HEADLINE = "map"
 FIXED_PLACES = True
+FIGURES = {
+    "map": "mAP@[.5:.95]",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "recall": "boxes found",
+    "precision": "boxes that are right",
+    "f1": "F1 of a picture",
+    "right": "pictures with nothing to correct",
+    "map_small": "mAP, small boxes",
+    "map_medium": "mAP, medium boxes",
+    "map_large": "mAP, large boxes",
+}
+"""The figures in words, in the order to read them."""
 
 
 def classes(value: Mapping[str, Any]) -> tuple[str, ...]:

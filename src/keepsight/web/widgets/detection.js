@@ -370,7 +370,6 @@ document.addEventListener("alpine:init", () => {
         ? `Box ${order.indexOf(drawing.chosen) + 1} of ${order.length}: ${item.label}`
         : `${plural(order.length, "box")}${drawing.current ? `; the next one you draw is ${drawing.current}` : ""}`;
       this.$root.querySelector("[data-save-words]").textContent = `Save: ${words.join(", ") || "nothing is here"}`;
-      this.$root.querySelector("[data-save]").disabled = false;
       this.$root.querySelector("[name=value]").value = JSON.stringify(drawing.value());
       const used = [...counts.keys()].some((label) => desk.fresh.has(label));
       this.$root.querySelector("[name=new_class]").value = used ? "yes" : "";

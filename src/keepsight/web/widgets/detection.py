@@ -47,6 +47,7 @@ class Editor:
         choices: The classes.
         width, height: Of the picture in pixels.
         state: Boxes, doubtful boxes and classes as JSON, for the script.
+        value: What is saved as long as nothing is changed, as JSON.
     """
 
     said: Said | None
@@ -55,6 +56,7 @@ class Editor:
     width: int
     height: int
     state: str
+    value: str
 
 
 def words(value: Mapping[str, Any]) -> str:
@@ -82,6 +84,7 @@ def editor(prediction: Mapping[str, Any] | None, classes: Mapping[str, int], *, 
         width=size[0],
         height=size[1],
         state=json.dumps(state),
+        value=json.dumps({"boxes": boxes}),
     )
 
 
