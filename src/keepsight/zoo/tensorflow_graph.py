@@ -162,16 +162,20 @@ def _tensor(data: bytes) -> NDArray[Any] | None:
     dtype = np.dtype(_TYPES[kind])
     if content:
         return np.frombuffer(content, dtype).reshape(shape)
+    found = np.array(_values(listed.get(_VALUES[kind], []), kind) or [0], dtype)
+    # A single value stands for all.
+    return np.full(shape, found[0], dtype) if len(found) == 1 else found.reshape(shape)
+
+
+def _values(fields: list[Any], kind: int) -> list[Any]:
+    """The numbers of a list, whether each is a field of its own or all stand in one."""
     values: list[Any] = []
-    for value in listed.get(_VALUES[kind], []):
+    for value in fields:
         if isinstance(value, int):
             values.append(value)
         elif kind == 1:
             values += np.frombuffer(value, "<f4").tolist()
         else:
             values += _packed(value)
-    if kind in {3, 9}:  # Negative numbers are written as 64-bit two's complement.
-        values = [value - (1 << 64) if value >> 63 else value for value in values]
-    found = np.array(values or [0], dtype)
-    # A single value stands for all.
-    return np.full(shape, found[0], dtype) if len(found) == 1 else found.reshape(shape)
+    # Negative whole numbers are written as 64-bit two's complement.
+    return [value - (1 << 64) if kind in {3, 9} and value >> 63 else value for value in values]

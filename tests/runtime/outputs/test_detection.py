@@ -50,7 +50,11 @@ def test_overlapping_boxes_of_one_class_are_one_thing_and_of_two_classes_two() -
     found = answer(boxes, [[0.9, 0.0], [0.8, 0.6], [0.0, 0.7]])
 
     assert found.label == "2 lid, 1 cup"
-    assert [(item.label, round(item.confidence, 2)) for item in found.boxes] == [("cup", 0.9), ("lid", 0.7), ("lid", 0.6)]
+    assert [(item.label, round(item.confidence, 2)) for item in found.boxes] == [
+        ("cup", 0.9),
+        ("lid", 0.7),
+        ("lid", 0.6),
+    ]
 
 
 def test_the_threshold_shows_and_alternatives_fill_up() -> None:

@@ -39,13 +39,14 @@ def scenes(count: int, *, seed: int = 0) -> tuple[list[dict[str, Any]], list[dic
 
 
 def coco(predictions: list[Any], values: list[Any]) -> Any:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+    COCO = pytest.importorskip("pycocotools.coco").COCO
+    COCOeval = pytest.importorskip("pycocotools.cocoeval").COCOeval
 
     def xywh(box: list[float]) -> list[float]:
         return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
 
-    annotations, detections = [], []
+    annotations: list[Any] = []
+    detections: list[Any] = []
     for picture, (prediction, value) in enumerate(zip(predictions, values, strict=True), 1):
         for item in value["boxes"]:
             box = xywh(item["box"])

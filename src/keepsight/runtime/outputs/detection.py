@@ -170,7 +170,8 @@ def iou(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np
     height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
     both = np.maximum(width, 0) * np.maximum(height, 0)
     union = _areas(a) + _areas(b) - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    shares: NDArray[np.float64] = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    return shares
 
 
 def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

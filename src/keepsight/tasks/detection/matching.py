@@ -53,7 +53,7 @@ def match(prediction: Mapping[str, Any] | None, value: Mapping[str, Any]) -> Mat
     overlaps = iou(corners(shown), corners(value["boxes"]))
     overlaps *= np.array([[one == other for other in true] for one in told], np.bool_).reshape(overlaps.shape)
     found, free = np.zeros(len(told), np.bool_), np.ones(len(true), np.bool_)
-    if len(true):
+    if true:
         for place, row in enumerate(overlaps):
             best = int(np.argmax(np.where(free, row, -1.0)))
             if free[best] and row[best] >= OVERLAP:

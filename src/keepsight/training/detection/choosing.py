@@ -1,4 +1,4 @@
-"""What a detector is served with, chosen on held-out pictures: calibration, the threshold of what is shown, temperature."""
+"""What a detector is served with, chosen on held-out pictures: calibration, what is shown, temperature."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def all_boxes(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def calibration(answers: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, Any]]) -> Calibration:
-    """Chances from scores, fitted to which of the answers' boxes were right (IoU of .5 with a free one of the class)."""
+    """Chances from scores, fitted to which of the boxes were right (IoU of .5 with a free one of the class)."""
     scores, right = _outcomes(answers, values)
     if min(int(right.sum()), int((~right).sum())) < _LEAST_BOXES:
         return Calibration()

@@ -82,7 +82,7 @@ def scales(box_sides: Floats) -> tuple[float, ...]:
     low, high = (float(np.quantile(box_sides, share)) for share in (0.1, 0.95))
     low = min(max(low, 0.04), 0.5)
     high = max(min(high, 0.95), low * 1.5)
-    return tuple(round(low * (high / low) ** (step / 4), 4) for step in range(5)) + (1.0,)
+    return (*(round(low * (high / low) ** (step / 4), 4) for step in range(5)), 1.0)
 
 
 def left_for_training(left_s: float) -> float:

@@ -108,7 +108,7 @@ class Trainer:
         step, used, curve, best = self._resumed()
         began, saved = self.clock() - used, self.clock()
         steps = self.plan.steps
-        looks = [] if judge is None or stop_at is not None else [share for share in LOOKS[len(curve) :]]
+        looks = [] if judge is None or stop_at is not None else list(LOOKS[len(curve) :])
         share = 0.0
         with ThreadPoolExecutor(1) as pool:
             coming = pool.submit(self._batch, rows, step)

@@ -13,10 +13,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from keepsight.errors import TrainingError
 from keepsight.zoo.torch_networks import TorchNetwork
@@ -89,7 +87,7 @@ def folded(module: Any) -> Any:
     made = copy.deepcopy(original)
     for parent in list(made.modules()):
         children = list(parent.named_children())
-        for (name, first), (other, second) in zip(children, children[1:], strict=False):
+        for (name, first), (other, second) in pairwise(children):
             if isinstance(first, torch.nn.Conv2d) and isinstance(second, torch.nn.BatchNorm2d):
                 setattr(parent, name, fuse_conv_bn_eval(first, second))
                 setattr(parent, other, getattr(second, "act", torch.nn.Identity()))
@@ -100,7 +98,9 @@ def folded(module: Any) -> Any:
     noise = torch.rand((1, channels, 32, 32), generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         wanted, found = original(noise), made(noise)
-    return made if torch.allclose(wanted, found, atol=_FOLD_TOLERANCE, rtol=_FOLD_TOLERANCE) else copy.deepcopy(original)
+    return (
+        made if torch.allclose(wanted, found, atol=_FOLD_TOLERANCE, rtol=_FOLD_TOLERANCE) else copy.deepcopy(original)
+    )
 
 
 @dataclass
@@ -110,8 +110,8 @@ class Detector:
     Attributes:
         module: All parameters; its ``backbone`` gives the maps that the head looks at.
         architecture: "fcos" or "ssdlite".
-        loss: From maps and targets (``boxes`` and ``labels`` per picture) to the loss.
-        decoded: From maps to corners (n, m, 4) in pixels and class scores (n, m, k).
+        loss: From images and targets (``boxes`` and ``labels`` per picture) to the loss.
+        decoded: From images to corners (n, m, 4) in pixels, class scores (n, m, k) and the last map of the backbone.
         slow: Parameters that were pretrained.
         fast: New parameters.
     """
@@ -119,7 +119,7 @@ class Detector:
     module: Any
     architecture: str
     loss: Callable[[Any, Sequence[Mapping[str, Any]]], Any]
-    decoded: Callable[[Any], tuple[Any, Any]]
+    decoded: Callable[[Any], tuple[Any, Any, Any]]
     slow: list[Any] = field(default_factory=list)
     fast: list[Any] = field(default_factory=list)
 
@@ -256,15 +256,14 @@ def _smaller(inward: int, outward: int) -> Any:
 
 def _fcos(backbone: Any, *, classes: int, size: int) -> Detector:
     import torch
+    from torchvision.models.detection import fcos
     from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.models.detection.fcos import FCOS as Network
-    from torchvision.models.detection.fcos import FCOSHead
     from torchvision.models.detection.image_list import ImageList
 
     strides = [STRIDES[0] * 2**level for level in range(_LEVELS)]
     generator = AnchorGenerator(tuple((stride,) for stride in strides), ((1.0,),) * _LEVELS)
-    head = FCOSHead(_CHANNELS, generator.num_anchors_per_location()[0], classes, num_convs=_TOWER)
-    module = Network(backbone, classes, anchor_generator=generator, head=head)
+    head = fcos.FCOSHead(_CHANNELS, generator.num_anchors_per_location()[0], classes, num_convs=_TOWER)
+    module = fcos.FCOS(backbone, classes, anchor_generator=generator, head=head)
 
     def seen(images: Any) -> tuple[Any, Any, list[Any]]:
         maps = module.backbone(images)

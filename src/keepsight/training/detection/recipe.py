@@ -165,9 +165,7 @@ class _Run:
             material.progress({"text": f"held-out pictures: mAP {overall:.3f}, at half overlap {half:.3f}"})
             return overall
 
-        trainer = Trainer(
-            detector, views, plan, seed=material.seed, folder=self.folder, clock=material.budget.clock
-        )
+        trainer = Trainer(detector, views, plan, seed=material.seed, folder=self.folder, clock=material.budget.clock)
         return trainer.run(
             self.rows,
             judge if len(asked) else None,

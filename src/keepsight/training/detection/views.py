@@ -155,9 +155,7 @@ def _cut(picture: Picture, window: tuple[float, float, float, float], sides: tup
     x1, y1 = round((inner[0] - left) * scale_x), round((inner[1] - top) * scale_y)
     x2 = max(x1 + 1, min(sides[0], round((inner[2] - left) * scale_x)))
     y2 = max(y1 + 1, min(sides[1], round((inner[3] - top) * scale_y)))
-    made = Image.fromarray(picture).resize(
-        (x2 - x1, y2 - y1), Image.Resampling.BILINEAR, box=inner, reducing_gap=1.0
-    )
+    made = Image.fromarray(picture).resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR, box=inner, reducing_gap=1.0)
     canvas = np.full((sides[1], sides[0], 3), 127, np.uint8)
     canvas[y1:y2, x1:x2] = np.asarray(made)[: sides[1] - y1, : sides[0] - x1]
     return canvas
