@@ -18,13 +18,16 @@ from keepsight.training.detection.network import FCOS, SSDLITE
 Floats = NDArray[np.float32]
 
 SIZES = (256, 320, 384, 448, 512, 640)
-# The smaller boxes (this quantile) get at least so many pixels of side where a size of the list gives them.
-_SMALL = 0.1
-_PIXELS = 16.0
+# The smaller boxes of each class (this quantile) get at least so many pixels of side where a size of the list gives
+# them, and no input is smaller than needed for that, unless time is short.
+_SMALL = 0.2
+_PIXELS = 20.0
+_FEWEST_BOXES = 5
+_USUAL = 320
 # From this share of the picture's side on, default boxes on coarse maps find what there is to find.
 _LARGE = 0.25
 # Fewer passes than this over the pictures are too few; a smaller input is worth more then.
-LEAST_PASSES, MOST_PASSES = 25, 120
+LEAST_PASSES, MOST_PASSES = 20, 120
 # What remains of the budget for exporting, judging and the gate.
 _RESERVE, _RESERVE_S = 0.12, 20.0
 SHORTEST_S = 40.0
@@ -59,18 +62,21 @@ def sides(boxes: Sequence[Floats], sizes: NDArray[np.int64], *, fit: str) -> Flo
     return np.concatenate([np.zeros(0, np.float32), *found]).astype(np.float32)
 
 
-def candidates(box_sides: Floats, *, architecture: str | None) -> list[Choice]:
+def candidates(box_sides: Floats, classes: NDArray[np.int64], *, architecture: str | None) -> list[Choice]:
     """What to try, the best first; each further one is cheaper.
 
     Args:
         box_sides: From :func:`sides`.
+        classes: Of the boxes. Few small things must not be overlooked among many large ones.
         architecture: The wanted one, or None to choose.
     """
-    small = float(np.quantile(box_sides, _SMALL))
+    by_class = [box_sides[classes == number] for number in np.unique(classes)]
+    enough = [each for each in by_class if len(each) >= _FEWEST_BOXES] or [box_sides]
+    small = min(float(np.quantile(each, _SMALL)) for each in enough)
     wanted = next((size for size in SIZES if small * size >= _PIXELS), SIZES[-1])
-    told = f"of ten boxes nine have a side of at least {small:.1%} of the picture's"
+    told = f"the smaller boxes of the smallest class have a side of {small:.1%} of the picture's"
     chosen = architecture or (SSDLITE if small >= _LARGE else FCOS)
-    largest = max(wanted, 320)
+    largest = max(wanted, _USUAL)
     return [
         Choice(chosen, size, f"{told}: {chosen} at {largest} px" + ("" if size == largest else f"; time for {size} px"))
         for size in sorted((size for size in SIZES if size <= largest), reverse=True)
@@ -111,7 +117,7 @@ def affordable(
     most = max(1, round(MOST_PASSES * a_pass), 600)
     for choice in choices:
         taken = step_s(choice)
-        steps = int(seconds / taken) if math.isfinite(seconds) else most
+        steps = max(1, int(seconds / taken)) if math.isfinite(seconds) else most
         if steps >= LEAST_PASSES * a_pass or choice is choices[-1]:
             break
     return choice, max(1, min(steps, most))

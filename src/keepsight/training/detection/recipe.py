@@ -43,7 +43,7 @@ LEAST_VALIDATION, _LEAST_CLASSES = 20, 0.5
 _FOLDS, _LEAST_TO_HOLD_OUT = 6, 12
 # Held-out pictures that are asked during training.
 _ASKED = 120
-_TIMED = 2
+_TIMED = 3
 _STAYING = ("light", "blur", "noise", "jpeg", "crop", "flip")
 
 
@@ -233,7 +233,8 @@ class _Run:
         material.progress({"text": "measuring this machine"})
         fit = deciding.fit(material.sizes[self.rows])
         sides = deciding.sides([self.boxes[place] for place in self.rows], material.sizes[self.rows], fit=fit)
-        choices = deciding.candidates(sides, architecture=self.architecture)
+        classes = np.concatenate([self.labels[place] for place in self.rows])
+        choices = deciding.candidates(sides, classes, architecture=self.architecture)
         allowed = material.settings["train.augment"]
         first = choices[0]
         plan = Plan(
