@@ -150,7 +150,7 @@ def test_a_killed_training_goes_on_and_its_replay_agrees(
 def test_too_little_time_and_nothing_to_learn_are_told(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(BudgetError, match="left for training a detector"):
         train(material(tmp_path / "short", cache, budget=Budget(3.0)))
-    nothing = [{"boxes": []}] * 24
+    nothing: list[Any] = [{"boxes": []}] * 24
     with pytest.raises(DataError, match="has a box"):
         train(material(tmp_path / "empty", cache, values=nothing))
 
