@@ -29,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $(STAMP)
 
-# The large extras [train], [ray], [mlflow] and [video]; tests that need one run where it is installed.
+# The large extras [train], [ray], [mlflow], [video] and [ann]; tests that need one run where it is installed.
 extras: $(VENV)/.extras
 
 $(VENV)/.extras: $(STAMP) requirements-extras.lock
@@ -41,7 +41,7 @@ lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet -e ".[dev]"
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable > requirements.lock
-	$(VENV)-lock/bin/python -m pip install --quiet -c requirements.lock -e ".[dev,train,ray,mlflow,video]"
+	$(VENV)-lock/bin/python -m pip install --quiet -c requirements.lock -e ".[dev,train,ray,mlflow,video,ann]"
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable | grep -vxF -f requirements.lock > requirements-extras.lock
 	rm -rf $(VENV)-lock
 

@@ -161,9 +161,9 @@ def test_every_route_in_the_pages_exists() -> None:
 
 def routes() -> set[str]:
     """Paths of serving and of REST, with their placeholders."""
-    from keepsight.web import api
+    from keepsight.web import api, galleries
 
-    paths = {str(getattr(route, "path", "")) for route in api.router.routes}
+    paths = {str(getattr(route, "path", "")) for module in (api, galleries) for route in module.router.routes}
     text = (SOURCE / "serving" / "app.py").read_text(encoding="utf-8")
     return paths | set(re.findall(r'add_api_route\(\s*"([^"]+)"', text))
 

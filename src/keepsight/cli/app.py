@@ -14,6 +14,7 @@ from keepsight.cli import (
     data,
     demo,
     follow,
+    gallery,
     models,
     monitor,
     privacy,
@@ -49,13 +50,14 @@ def _options(
     pass
 
 
-for module in (server, batch, follow, demo):
+for module in (server, batch, follow, demo, gallery):
     module.register(app)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
 app.add_typer(ci.app, name="ci")
 app.add_typer(review.app, name="review")
+app.add_typer(gallery.app, name="gallery")
 app.add_typer(monitor.app, name="monitor")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(zoo.app, name="zoo")

@@ -234,12 +234,16 @@ def export(
     workspace: WorkspaceOption = None,
     json: Json = False,
 ) -> None:
-    """Write a model's bundle to disk, for `predict`, `serve --bundle` or another machine."""
+    """Write a model's bundle to disk, for `predict`, `serve --bundle` or another machine.
+
+    A bundle with a gallery is written with the gallery as it is now.
+    """
+    from keepsight.data.gallery import bundles
     from keepsight.training import models
 
     with opened(workspace) as ws:
         model = models.find(ws, ws.check_project(project), number)
-        bundle = models.load_bundle(ws, model)
+        bundle = bundles.with_changes(ws, project, models.load_bundle(ws, model), number=model.number)
     if target.suffix == ".zip":
         bundle.to_zip(target)
     else:

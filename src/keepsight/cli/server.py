@@ -69,12 +69,12 @@ def predict(
     if Path(project).suffix == ".zip" or (Path(project) / "bundle.json").is_file():
         predictor = Predictor(Bundle.open(Path(project)))
     else:
+        from keepsight.loop import galleries
         from keepsight.training import models
 
         with opened(workspace) as ws:
             ws.check_project(project)
-            model = models.find(ws, project, None)
-            predictor = Predictor(models.load_bundle(ws, model))
+            predictor = galleries.predictor_of(ws, project, models.find(ws, project, None))
     answers = predict_files(predictor, pictures, top_k=top_k, every=every)
     sys.stdout.write(render(answers, as_json=json))
     return 1 if all("error" in answer for answer in answers) else 0

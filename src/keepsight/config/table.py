@@ -351,6 +351,22 @@ TABLE: tuple[Setting, ...] = (
         kinds.choice("optional", "required"),
     ),
     Setting(
+        "gallery.subject",
+        "project",
+        "whole",
+        "",
+        "What is recognised: whole, what the picture as a whole shows; or face, each face in it.",
+        kinds.choice("whole", "face"),
+    ),
+    Setting(
+        "gallery.false_accepts",
+        "project",
+        0.01,
+        "share 0-1",
+        "Which share of strangers may be taken for somebody in the gallery.",
+        kinds.number(0.0001, 0.5),
+    ),
+    Setting(
         "serving.variant",
         "project",
         "float",

@@ -13,7 +13,8 @@ from typing import Any, TypedDict
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from keepsight.data import rows
+from keepsight.data import gallery, rows
+from keepsight.data.gallery import bundles
 from keepsight.data.rows import ERASED
 from keepsight.data.vectors import KIND as VECTOR
 from keepsight.data.verification import ERASE_ACTION
@@ -39,7 +40,7 @@ _BLANK_EVENT: Mapping[str, Any] = {
 }
 # What this module deletes or empties by itself; other kinds wait for their makers.
 ACTIVATION = "activation"
-_ERASABLE = (VECTOR, "event", ACTIVATION)
+_ERASABLE = (VECTOR, "event", ACTIVATION, gallery.KIND)
 
 
 class Outstanding(TypedDict):
@@ -80,7 +81,7 @@ def erase_picture(ws: Workspace, picture_id: str, *, actor: str, reason: str, dr
         return found
     # What was made from it goes first: while its key is there, an erasure that broke off can be repeated.
     _erase_events(ws, picture_id)
-    _erase_derived(ws, picture_id)
+    _erase_derived(ws, picture_id, actor=actor)
     now = ws.clock()
     with ws.database.write() as connection:
         for project in found["projects"]:
@@ -101,7 +102,7 @@ def erase_picture(ws: Workspace, picture_id: str, *, actor: str, reason: str, dr
         )
     # Again, for what a trainer or server made of it in the meantime.
     _erase_events(ws, picture_id)
-    _erase_derived(ws, picture_id)
+    _erase_derived(ws, picture_id, actor=actor)
     ws.database.checkpoint()
     return found
 
@@ -228,10 +229,16 @@ def _event_ids(connection: Connection, picture_id: str) -> list[str]:
 # --- derived --------------------------------------------------------------------------------------------------------
 
 
-def _erase_derived(ws: Workspace, picture_id: str) -> None:
+def _erase_derived(ws: Workspace, picture_id: str, *, actor: str) -> None:
     """Deletes what was made from the picture and can be deleted by itself, and its registration."""
     with ws.database.read("derived") as connection:
-        caches = [row.location for row in connection.execute(_registered(picture_id)) if row.kind == ACTIVATION]
+        made = connection.execute(_registered(picture_id)).all()
+    for project in [row.location for row in made if row.kind == gallery.KIND]:
+        # First what answers: every server drops it within its next look.
+        sample_id = rows.sample_id(project, picture_id)
+        gallery.take_out(ws, project, [(sample_id, picture_id)])
+        bundles.forget(ws, project, [sample_id], actor=actor)
+    caches = [row.location for row in made if row.kind == ACTIVATION]
     for location in caches:
         # A run that is using it fails at its next checkpoint, and begins the step again without the picture.
         shutil.rmtree(ws.state / location, ignore_errors=True)

@@ -84,7 +84,7 @@ def evaluate_again(ws: Workspace, project: str, number: int | None, progress: Pr
     found = assess(
         ws,
         models.load_bundle(ws, model),
-        material.load(ws, project, version, backbone, progress=progress),
+        material.load(ws, project, version, backbone, progress=progress, trains=False),
         backbone=backbone,
         seed=settings["train.seed"],
         metrics=model.metrics,

@@ -182,6 +182,7 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
         plan=plan,
         progress=progress,
         executor=partial(executors.of, job.ws.config) if job.ws.config["executor"] != "local" else None,
+        keys=training.keys,
     )
     with _travelling(job, given, training, hashes):
         trained = recipe(given)

@@ -89,7 +89,7 @@ async def read_pictures(request: Request, *, limit: int) -> Pictures:
         said.update(request.query_params)
     files: list[bytes]
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        files, fields = await _read_form(request, limit=4 * limit)
+        files, fields = await read_form(request, limit=4 * limit)
         said.update(fields)
     else:
         body = await read_body(request, limit=limit)
@@ -130,7 +130,12 @@ def told(said: dict[str, str]) -> tuple[str, dict[str, str]]:
     return source, meta
 
 
-async def _read_form(request: Request, *, limit: int) -> tuple[list[bytes], dict[str, str]]:
+async def read_form(request: Request, *, limit: int) -> tuple[list[bytes], dict[str, str]]:
+    """The files of a multipart form in fields named picture or file, and its other fields.
+
+    Raises:
+        BadInputError: It cannot be read, or has a file in another field. PictureTooLargeError: It is too long.
+    """
     parser = MultiPartParser(request.headers, limited(request, limit=limit), max_files=MAX_FILES, max_fields=MAX_META)
     try:
         form = await parser.parse()

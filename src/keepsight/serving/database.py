@@ -35,6 +35,7 @@ from keepsight.runtime.predictor import Predictor
 from keepsight.serving.appending import EventInsert
 from keepsight.serving.commits import GroupCommit
 from keepsight.serving.events import Event, Feedback, Served, ServingSettings
+from keepsight.serving.galleries import Galleries
 from keepsight.serving.guard import Identity
 from keepsight.store import schema, tokens
 from keepsight.store.database import insert_ignore, upsert
@@ -120,6 +121,7 @@ class DatabaseSource:
         self._served: dict[str, Served] = {}
         self._deployed: dict[str, int] = {}
         self._failed: dict[str, tuple[int, float, KeepsightError]] = {}
+        self._galleries = Galleries(ws)
         self._heard = time.monotonic()
         self._stop = threading.Event()
         self._threads = [
@@ -222,6 +224,15 @@ class DatabaseSource:
             settings = replace(self._settings(project, state), variant=served.settings.variant)
             if settings != served.settings:
                 self._served[project] = replace(served, settings=settings)
+        self.follow_galleries()
+
+    def follow_galleries(self) -> None:
+        """Takes in what was enrolled or taken out since the last look.
+
+        Raises:
+            StorageError: The database cannot be read.
+        """
+        self._galleries.follow([(served.project, served.predictor) for served in list(self._served.values())])
 
     def _read(self) -> _State:
         stored: dict[str, dict[str, Any]] = {}
@@ -298,6 +309,7 @@ class DatabaseSource:
         if same is not None and same.variant == allowed:
             return same.predictor
         predictor = Predictor(bundle, variant=allowed)
+        self._galleries.prepare(wanted.project, predictor)
         predictor.warm()
         return predictor
 

@@ -404,6 +404,27 @@ derived = Table(
     comment="whatever was made from a picture, so that erasing finds it",
 )
 
+gallery = Table(
+    "gallery",
+    DERIVED,
+    Column("project_id", String(40), primary_key=True),
+    Column("sample_id", String(32), primary_key=True),
+    Column("space", String(64), primary_key=True, comment="what made the vector; empty: the sample was taken out"),
+    Column("picture_id", String(64), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("data", LargeBinary, nullable=True, comment="float16, little endian; NULL: taken out"),
+    Column("revision", BigInteger, nullable=False),
+    Index(None, "project_id", "revision"),
+    comment="what changed in galleries since their models were made; servers follow it",
+)
+
+gallery_revision = Table(
+    "gallery_revision",
+    DERIVED,
+    Column("project_id", String(40), primary_key=True),
+    Column("revision", BigInteger, nullable=False, comment="of the newest change"),
+)
+
 monitor = Table(
     "monitor",
     DERIVED,

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from keepsight.data.gallery import bundles
 from keepsight.errors import ConflictError, NotFoundError, NotReadyError
 from keepsight.runtime.bundle import Bundle
 from keepsight.store import audit, schema
@@ -57,6 +58,8 @@ def register(
     actor: str,
 ) -> Model:
     """Stores a bundle as the project's next challenger; once per run, however often it is called."""
+    # First, so that whatever is erased from now on finds the bundle that is about to hold it.
+    bundles.note(ws, project, bundle)
     if run_id is not None:
         with ws.database.read() as connection:
             number = _of_run(connection, project, run_id)

@@ -17,9 +17,22 @@ from keepsight.serving.events import EventSink, ModelSource
 from keepsight.serving.guard import ANY, OPEN, Guard, Identity, Rule, TokenSource, rule
 from keepsight.serving.problems import error_response
 from keepsight.store.workspace import Workspace
-from keepsight.web import api, render, widgets
+from keepsight.web import api, galleries, render, widgets
 from keepsight.web.middleware import HEADERS, SecurityHeaders, SessionCookie
-from keepsight.web.pages import data, docs, entry, model, models, monitor, overview, pictures, review, runs, settings
+from keepsight.web.pages import (
+    data,
+    docs,
+    entry,
+    gallery,
+    model,
+    models,
+    monitor,
+    overview,
+    pictures,
+    review,
+    runs,
+    settings,
+)
 from keepsight.web.session import Sessions
 
 PROJECT = r"/[^/]+"
@@ -32,8 +45,11 @@ RULES: tuple[Rule, ...] = (
     # Whoever may send pictures may see what was answered.
     rule(rf"/v1{PROJECT}/predictions/[^/]+", ANY, "GET"),
     rule(rf"/v1{PROJECT}/review(/.*)?", "review"),
+    # Staff at the door enrol; taking somebody out changes the data set.
+    rule(rf"/v1{PROJECT}/gallery", "review", "POST"),
     # Not under /v1: there, this would be every route of a project that is called "review".
     rule(r"/(?!v1/)[^/]+/review(/.*)?", "review"),
+    rule(r"/(?!v1/)[^/]+/gallery", "review", "POST"),
     rule(r"/(?!(healthz|readyz|metrics|openapi\.json)$).*", "review", "GET", "HEAD"),
 )
 
@@ -89,10 +105,11 @@ def create_app(
     app.add_middleware(SessionCookie, sessions=sessions)
     app.add_middleware(SecurityHeaders)
     app.include_router(api.router)
+    app.include_router(galleries.router)
     app.add_api_route("/static/widgets/{name}.js", _widget_script, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=render.STATIC))
     # The overview has `/{project}`, which any other page of one segment must come before.
-    for page in (entry, docs, review, data, models, model, runs, monitor, settings, pictures, overview):
+    for page in (entry, docs, review, data, gallery, models, model, runs, monitor, settings, pictures, overview):
         app.include_router(page.router)
     return app
 

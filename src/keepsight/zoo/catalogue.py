@@ -7,13 +7,19 @@ Each family of networks has a module with its ``ENTRIES``.
 from __future__ import annotations
 
 from keepsight.errors import NotFoundError
-from keepsight.zoo import backbones, open_nsfw, paddle_ocr, ssd_mobilenet
+from keepsight.zoo import backbones, faces, open_nsfw, paddle_ocr, ssd_mobilenet
 from keepsight.zoo.entry import Entry
 
 DEFAULT = "efficientnet-lite0"
 BACKBONE = "backbone"
 
-_ENTRIES: tuple[Entry, ...] = (*backbones.ENTRIES, *open_nsfw.ENTRIES, *paddle_ocr.ENTRIES, *ssd_mobilenet.ENTRIES)
+_ENTRIES: tuple[Entry, ...] = (
+    *backbones.ENTRIES,
+    *open_nsfw.ENTRIES,
+    *paddle_ocr.ENTRIES,
+    *ssd_mobilenet.ENTRIES,
+    *faces.ENTRIES,
+)
 
 
 def entries(task: str | None = None) -> tuple[Entry, ...]:

@@ -50,6 +50,7 @@ class Material:
         plan: What an earlier run resolved: replay exactly this, without a look at the clock. None: decide.
         progress: Takes dicts with ``text``, ``done`` and ``total``.
         executor: Opens the place where a search makes its trials; None for the recipe's own process.
+        keys: The sample id of each picture, for what has to be found again when the picture is erased.
     """
 
     task: str
@@ -69,6 +70,7 @@ class Material:
     plan: Mapping[str, Any] | None
     progress: Callable[[Mapping[str, Any]], None]
     executor: Callable[[], Executor] | None = None
+    keys: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

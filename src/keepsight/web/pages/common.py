@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi import Depends, Path, Query, Request
 from starlette.responses import RedirectResponse, Response
 
+from keepsight.data import gallery
 from keepsight.errors import BadInputError
 from keepsight.monitoring import alerts
 from keepsight.review import queue
@@ -33,6 +34,8 @@ SAID = {
     "skipped": "Skipped.",
     "undone": "Your last answer was taken back.",
     "tagged": "The version has its tag.",
+    "enrolled": "Enrolled.",
+    "taken_out": "Taken out.",
 }
 
 
@@ -89,6 +92,7 @@ def project_page(request: Request, template: str, project: str, *, active: str, 
         "waiting": queue.counts(ws, project).waiting,
         "open_alerts": len(alerts.open_alerts(ws, project)),
         "decisions": len(waiting(ws, project)),
+        "has_gallery": gallery.has(ws, project),
         "said": SAID.get(request.query_params.get("said", "")),
     }
     return render.page(request, template, **{**frame, **context})

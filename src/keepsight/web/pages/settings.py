@@ -31,6 +31,7 @@ GROUPS = {
     "train": "Training",
     "evaluation": "What is found out about a new model",
     "gate": "What a new model must pass",
+    "gallery": "Gallery",
     "serving": "Answers",
     "review": "Review",
     "monitor": "Alarms",
