@@ -1,4 +1,4 @@
-"""``keepsight data``: import, export, versions, diff, show, tag, commit, verify."""
+"""``keepsight data``: import, export, versions, diff, show, check, tag, commit, verify."""
 
 from __future__ import annotations
 
@@ -219,6 +219,31 @@ def show_version(
         return told
 
     show(value, as_json=json, text=text)
+
+
+@app.command("check")
+def check_version(
+    project: Project,
+    which: Annotated[str, typer.Argument(help="Version number, tag or latest.")] = "latest",
+    workspace: WorkspaceOption = None,
+    json: Json = False,
+) -> int:
+    """What to know before training: gaps, doubtful classes, annotations that do not fit (exit code 1 if serious)."""
+    from keepsight.data import checks
+
+    with opened(workspace) as ws:
+        report = checks.check(ws, project, which)
+
+    def text() -> str:
+        splits = sorted({split for counts in report.classes.values() for split in counts})
+        lines = [(name, *(counts.get(split, 0) for split in splits)) for name, counts in report.classes.items()]
+        told = [f"Version {report.version} of {project}: {counted(report.pictures, 'picture')}."]
+        told += [table(("class", *splits), lines, empty="")] if lines else []
+        told += [f"{'  serious: ' if item.serious else '  '}{item.text}" for item in report.findings]
+        return "\n".join(told if report.findings else [*told, "  Nothing to remark."])
+
+    show(report.as_dict(), as_json=json, text=text)
+    return 1 if any(item.serious for item in report.findings) else 0
 
 
 @app.command("tag")
