@@ -52,8 +52,12 @@ GROUP_OF_ENTRY_POINTS = {"plugins": "keepsight.tasks"}
 
 # Where a task is chosen for somebody who did not say which.
 DEFAULT_TASK = {"config.table": "classification", "cli.server": "classification"}
-# A word of another program that happens to be a task's name: Label Studio's templates call a picture so.
-FOREIGN_WORD = {"data.importers.labelstudio": "ocr"}
+# A word of another program that happens to be a task's name: Label Studio's templates call a picture so, COCO a mask.
+FOREIGN_WORD = {
+    "data.importers.labelstudio": "ocr",
+    "data.importers.coco": "segmentation",
+    "data.exporters.coco": "segmentation",
+}
 
 MODULE_NAME = re.compile(rf"{PACKAGE}(\.[a-z_][a-z0-9_]*)+(\.|:[a-z_][a-z0-9_]*)?")
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from keepsight import __version__
 from keepsight.cli import base
+from tests import matting
 
 Printed = pytest.CaptureFixture[str]
 
@@ -108,3 +110,42 @@ def test_fields_and_lines_have_lines_of_their_own() -> None:
     assert told == "a.jpg: date: 1/2/2026, total: 9.00 93%\n  date   1/2/2026  (99%)\n  total  9.00  (94%)\n"
     told = base.render([{**answer, "fields": {}, "label": "TOTAL 9.00"}], as_json=False)
     assert told == "a.jpg: TOTAL 9.00 93%\n  TOTAL 9.00\n"
+
+
+@pytest.fixture
+def cutting(tmp_path: Path) -> tuple[str, str, str]:
+    """A bundle that cuts out, and two pictures of one name."""
+    places = [tmp_path / "a" / "cup.png", tmp_path / "b" / "cup.png"]
+    for number, place in enumerate(places):
+        place.parent.mkdir()
+        place.write_bytes(matting.photo(matting.disc((60, 40)), seed=number))
+    return str(matting.bundle().to_zip(tmp_path / "cut.zip")), str(places[0]), str(places[1])
+
+
+def test_answers_are_saved_as_pictures(cutting: tuple[str, str, str], tmp_path: Path, capsys: Printed) -> None:
+    bundle, first, second = cutting
+    folder = tmp_path / "out"
+    missing = str(tmp_path / "missing.png")
+    arguments = ["predict", bundle, first, missing, second, "--save", str(folder)]
+    assert base.run([*arguments, "--background", "white", "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["predictions"]
+    assert [answer.get("saved") for answer in answers] == [str(folder / "cup.png"), None, str(folder / "cup-2.png")]
+    image = Image.open(folder / "cup.png")
+    assert (image.mode, image.size) == ("RGB", (60, 40))
+    assert image.getpixel((1, 1)) == (255, 255, 255)
+    assert base.run(["predict", bundle, first, "--save", str(folder), "--background", second]) == 0
+    assert f"-> {folder / 'cup.png'}" in capsys.readouterr().out
+    assert Image.open(folder / "cup.png").getpixel((1, 1)) == Image.open(second).getpixel((1, 1))
+
+
+def test_what_cannot_be_saved_is_told_before_any_work(
+    cutting: tuple[str, str, str], tiny_bundle: Path, red_picture: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    bundle, first, _ = cutting
+    for arguments, told in (
+        (["predict", str(tiny_bundle), str(red_picture), "--save", str(tmp_path / "x")], "are no pictures"),
+        (["predict", bundle, first, "--save", str(tmp_path / "x"), "--background", "whiteish"], "no colour"),
+        (["predict", bundle, first, "--save", first], "cannot be made"),
+    ):
+        assert base.run([*arguments, "--json"]) == 2
+        assert told in error_of(capsys)["found"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from typing import Any
@@ -10,9 +11,11 @@ import httpx
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 
 from keepsight.store import schema
 from keepsight.store.workspace import Workspace
+from tests import matting
 
 
 def events(ws: Workspace) -> list[dict[str, Any]]:
@@ -209,3 +212,56 @@ def test_what_may_be_sent_stands_in_the_api_document(shop: Any) -> None:
     predict = document["paths"]["/v1/{project}/predict"]["post"]
     assert set(predict["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
     assert "source" in {item["name"] for item in predict["parameters"]}
+
+
+@pytest.fixture
+def cutout(make_workspace: Any, deployed: Any, running: Any, make_app: Any) -> Any:
+    """A server with a model that cuts out, and one that classifies."""
+    ws = make_workspace("projects: {cutout: {task: segmentation}}\n")
+    deployed(ws, matting.bundle(), "cutout")
+    return running(make_app(ws)), ws
+
+
+def test_the_answer_may_be_a_picture(cutout: Any) -> None:
+    server, ws = cutout
+    mask = matting.disc((90, 60))
+    data = matting.photo(mask)
+    answer = server.client.post("/v1/cutout/predict?as=picture&background=%23ffffff&source=till", content=data)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    (event,) = events(ws)
+    assert answer.headers["x-keepsight-prediction-id"] == event["id"]
+    assert answer.headers["x-keepsight-decision"] == event["decision"]
+    assert float(answer.headers["x-keepsight-confidence"]) == pytest.approx(event["confidence"], abs=1e-4)
+    assert event["source"] == "till"
+    pixels = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert pixels.shape == (60, 90, 3)
+    assert pixels[2, 2].tolist() == [255, 255, 255]
+    clear = server.client.post("/v1/cutout/predict?as=picture", files={"picture": data})
+    assert Image.open(io.BytesIO(clear.content)).mode == "RGBA"
+    behind = io.BytesIO()
+    Image.new("RGB", (30, 30), (0, 0, 250)).save(behind, "PNG")
+    files = {"picture": data, "background": behind.getvalue()}
+    photo = server.client.post("/v1/cutout/predict", params={"as": "picture"}, files=files)
+    assert np.asarray(Image.open(io.BytesIO(photo.content)))[2, 2].tolist() == [0, 0, 250]
+
+
+def test_pictures_that_cannot_be_had_cost_no_prediction(cutout: Any, shop: Any, ws: Workspace, picture: Any) -> None:
+    server, other = cutout
+    data = matting.photo(matting.disc())
+    for query, told in (
+        ("as=picture&background=whiteish", "no colour"),
+        ("as=film", "asked for as"),
+    ):
+        answer = server.client.post(f"/v1/cutout/predict?{query}", content=data)
+        assert answer.status_code == 422
+        assert told in answer.json()["error"]["found"]
+    two = server.client.post(
+        "/v1/cutout/predict?as=picture", files=[("picture", ("a.png", data)), ("picture", ("b.png", data))]
+    )
+    assert "2 pictures" in two.json()["error"]["found"]
+    bad = server.client.post("/v1/cutout/predict?as=picture", files={"picture": data, "background": b"no picture"})
+    assert bad.status_code == 422
+    refused = shop.client.post("/v1/shop/predict?as=picture", content=picture("red"))
+    assert "classification are no pictures" in refused.json()["error"]["found"]
+    assert events(other) == events(ws) == []

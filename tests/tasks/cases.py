@@ -6,8 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from keepsight.runtime import rle
 from keepsight.runtime.bundle import Bundle
-from tests import tiny
+from keepsight.runtime.outputs.segmentation import share_in_words
+from tests import matting, tiny
 from tests.training.documents import toy
 
 Value = dict[str, Any]
@@ -70,6 +74,11 @@ def _boxes(value: Value) -> Value:
         "boxes": found,
         "alternatives": [maybe],
     }
+
+
+def _mask(value: Value) -> Value:
+    covered = rle.area(value["mask"]) / (64 * 48)
+    return {"label": share_in_words(covered), "confidence": 0.7, "covered": covered, **value, "alternatives": []}
 
 
 def _counting() -> Bundle:
@@ -163,6 +172,15 @@ CASES: dict[str, Case] = {
         labels=("cup", "lid"),
         prediction=_boxes,
         bundle=lambda: tiny.detector(labels=("cup", "lid")),
+    ),
+    "segmentation": Case(
+        values=tuple(matting.value(matting.disc(radius=radius)) for radius in (0.2, 0.4)),
+        raw=((rle.encode(matting.disc(radius=0.4)), matting.value(matting.disc(radius=0.4))),),
+        refused=(None, 7, "apple", {"boxes": []}, {"mask": rle.encode(np.zeros((48, 64), np.bool_))}),
+        unknown=None,
+        labels=(),
+        prediction=_mask,
+        bundle=matting.bundle,
     ),
     "counting": Case(
         values=({"count": 0}, {"count": 3}, {"count": 12}),

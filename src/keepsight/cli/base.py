@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from keepsight import __version__
+from keepsight.cli.saving import Saved, read
 from keepsight.errors import BadInputError, KeepsightError, MissingExtraError
 
 EXIT_ERROR = 2
@@ -53,6 +54,8 @@ def _run(arguments: Sequence[str]) -> int:
     predict.add_argument("bundle", type=Path, help="a bundle: a folder or .zip")
     predict.add_argument("pictures", type=Path, nargs="+", help="pictures, or videos (mp4, mov, webm)")
     predict.add_argument("--top-k", type=int, default=5)
+    predict.add_argument("--save", type=Path, help="folder for the answers as pictures, where the task has such")
+    predict.add_argument("--background", default="", help="of these: a colour, or a picture file; else transparent")
     predict.add_argument("--every", default="1s", help="time between two frames of a video")
     predict.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
@@ -60,12 +63,15 @@ def _run(arguments: Sequence[str]) -> int:
     from keepsight.runtime.predictor import Predictor
 
     predictor = Predictor(Bundle.open(options.bundle))
-    answers = predict_files(predictor, options.pictures, top_k=options.top_k, every=options.every)
+    saved = Saved.to(options.save, predictor, background=options.background)
+    answers = predict_files(predictor, options.pictures, top_k=options.top_k, every=options.every, saved=saved)
     sys.stdout.write(render(answers, as_json=options.json))
     return 1 if all("error" in answer for answer in answers) else 0
 
 
-def predict_files(predictor: Any, paths: Sequence[Path], *, top_k: int, every: str = "1s") -> list[dict[str, Any]]:
+def predict_files(
+    predictor: Any, paths: Sequence[Path], *, top_k: int, every: str = "1s", saved: Saved | None = None
+) -> list[dict[str, Any]]:
     """One answer or error per picture or video, in order; a bad file costs itself alone.
 
     Raises:
@@ -80,14 +86,11 @@ def predict_files(predictor: Any, paths: Sequence[Path], *, top_k: int, every: s
             if video.is_video(path):
                 answers.append({"picture": str(path), **_video(predictor, path, top_k=top_k, every_s=every_s)})
                 continue
-            try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise BadInputError(
-                    f"{path} cannot be read: {error.strerror}.", expected="a picture file.", do="Check the path."
-                ) from None
-            prediction = predictor.predict(data, top_k=top_k)
-            answers.append({"picture": str(path), **prediction.as_dict()})
+            data = read(path)
+            answer = predictor.predict(data, top_k=top_k).as_dict()
+            if saved is not None:
+                answer["saved"] = str(saved.write(path, data, answer))
+            answers.append({"picture": str(path), **answer})
         except KeepsightError as error:
             answers.append({"picture": str(path), **error.as_dict()})
     return answers
@@ -140,4 +143,5 @@ def _further(answer: dict[str, Any]) -> list[str]:
 
 def _line(name: str, answer: dict[str, Any]) -> str:
     ask = "" if answer["decision"] == "auto" else "  (please check)"
-    return f"{name}: {answer['label']} {answer['confidence']:.0%}{ask}"
+    where = f" -> {answer['saved']}" if "saved" in answer else ""
+    return f"{name}: {answer['label']} {answer['confidence']:.0%}{ask}{where}"

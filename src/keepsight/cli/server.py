@@ -9,6 +9,7 @@ import typer
 
 from keepsight.cli.base import predict_files, render
 from keepsight.cli.common import Json, Project, WorkspaceOption, opened, say, show
+from keepsight.cli.saving import Saved
 
 Host = Annotated[str, typer.Option(help="Address to listen on; another than loopback needs a token.")]
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
@@ -56,6 +57,12 @@ def predict(
     project: Project,
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or videos (mp4, mov, webm).", show_default=False)],
     top_k: Annotated[int, typer.Option(help="How many alternatives.", min=1)] = 5,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for the answers as pictures, where the task has such.")
+    ] = None,
+    background: Annotated[
+        str, typer.Option(help="Of these: a colour (white, #1e90ff) or a picture file; else transparent.")
+    ] = "",
     every: Annotated[str, typer.Option(help="Time between two frames of a video, as in 2s or 500ms.")] = "1s",
     workspace: WorkspaceOption = None,
     json: Json = False,
@@ -75,7 +82,8 @@ def predict(
         with opened(workspace) as ws:
             ws.check_project(project)
             predictor = galleries.predictor_of(ws, project, models.find(ws, project, None))
-    answers = predict_files(predictor, pictures, top_k=top_k, every=every)
+    saved = Saved.to(save, predictor, background=background)
+    answers = predict_files(predictor, pictures, top_k=top_k, every=every, saved=saved)
     sys.stdout.write(render(answers, as_json=json))
     return 1 if all("error" in answer for answer in answers) else 0
 

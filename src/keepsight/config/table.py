@@ -139,6 +139,14 @@ TABLE: tuple[Setting, ...] = (
         "Which recipe trains: auto, or one of the task's own, such as head, finetune or pretrained.",
         kinds.text(),
     ),
+    Setting(
+        "train.pretrained",
+        "project",
+        None,
+        "",
+        "The pretrained model of the task, a name from `keepsight zoo list`; empty: the first one listed for the task.",
+        kinds.text(optional=True),
+    ),
     Setting("train.seed", "project", 0, "", "Seed of everything random in training.", kinds.integer(0, 2**31 - 1)),
     Setting(
         "train.budget_minutes",

@@ -105,9 +105,7 @@ class Answerer:
             computed = self._pool.submit(self.answer, served, data, request=request)
         except RuntimeError:
             self._room.release()
-            raise NotReadyError(
-                "The server is stopping.", expected="a running server.", do="Send the picture again in a moment."
-            ) from None
+            raise _stopping() from None
         # One future for both waits: the event loop is woken once.
         ready: Future[Answer] = Future()
         ready.set_running_or_notify_cancel()
@@ -165,6 +163,22 @@ class Answerer:
         }
         return Answer(served, event, body, self._sink.write(event), request, written)
 
+    def also(self, work: Callable[[], bytes]) -> Future[bytes]:
+        """Does other work of a request on the same threads, within the same limits.
+
+        Raises:
+            NotReadyError: Too much waits already, or the server is stopping.
+        """
+        if not self._room.acquire(blocking=False):
+            raise overloaded("pictures wait for an answer")
+        try:
+            done = self._pool.submit(work)
+        except RuntimeError:
+            self._room.release()
+            raise _stopping() from None
+        done.add_done_callback(lambda _done: self._room.release())
+        return done
+
     def close(self) -> None:
         """Finishes what was submitted; nothing more is taken."""
         self._pool.shutdown(wait=True)
@@ -219,6 +233,12 @@ def trace_of(traceparent: str | None) -> str:
     """The trace id of a W3C ``traceparent`` header; empty where there is none or it is malformed."""
     match = _TRACEPARENT.fullmatch(traceparent.strip()) if traceparent else None
     return match.group(1) if match and match.group(1) != "0" * 32 else ""
+
+
+def _stopping() -> NotReadyError:
+    return NotReadyError(
+        "The server is stopping.", expected="a running server.", do="Send the picture again in a moment."
+    )
 
 
 def overloaded(what: str) -> NotReadyError:

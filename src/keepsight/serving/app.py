@@ -19,17 +19,19 @@ from starlette.responses import Response
 
 import keepsight
 from keepsight.errors import KeepsightError
-from keepsight.runtime.decode import DEFAULT_LIMITS, Limits
+from keepsight.runtime import pictured
+from keepsight.runtime.decode import DEFAULT_LIMITS, Limits, decode
 from keepsight.serving import inbox, videos
 from keepsight.serving.answers import Answer, Answerer, trace_of
 from keepsight.serving.answers import Request as PictureRequest
-from keepsight.serving.bodies import read_json, read_pictures
+from keepsight.serving.bodies import Pictures, read_json, read_pictures
 from keepsight.serving.events import EventSink, ModelSource, Served
 from keepsight.serving.guard import Guard, GuardMiddleware, Identity
 from keepsight.serving.metrics import CONTENT_TYPE, Metrics
 from keepsight.serving.problems import Render, error_response, install, json_response
 
-MAX_JSON_BYTES = 64 * 1024
+# A verdict may hold the mask of a large picture.
+MAX_JSON_BYTES = 512 * 1024
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -201,6 +203,8 @@ async def _predict(services: Services, request: Request, served: Served) -> Resp
     asked = PictureRequest(
         source=pictures.source, meta=pictures.meta, trace_id=trace_of(request.headers.get("traceparent"))
     )
+    if pictures.form == "picture":
+        return await _pictured(services, served, pictures, asked)
     if not pictures.many:
         return json_response(await _answer(services, served, pictures.files[0], asked))
     return json_response(
@@ -223,6 +227,22 @@ async def _answer(services: Services, served: Served, data: bytes, asked: Pictur
         latency_ms=body["timings_ms"]["total"],
     )
     return body
+
+
+async def _pictured(services: Services, served: Served, pictures: Pictures, asked: PictureRequest) -> Response:
+    """The answer as a PNG, and in headers what a client needs to take part in the loop."""
+    task, data, given = served.predictor.info.task, pictures.files[0], pictures.background
+    pictured.check(task)
+    behind = pictured.colour(given) if isinstance(given, str) else await asyncio.to_thread(decode, given)
+    body = await _answer(services, served, data, asked)
+    work = partial(pictured.picture, task, body, data, background=behind, limits=services.limits)
+    content = await asyncio.wrap_future(services.answerer.also(work))
+    headers = {
+        "X-Keepsight-Prediction-Id": body["prediction_id"],
+        "X-Keepsight-Decision": body["decision"],
+        "X-Keepsight-Confidence": f"{body['confidence']:.4f}",
+    }
+    return Response(content, media_type=pictured.MEDIA_TYPE, headers=headers)
 
 
 async def _answer_of_many(services: Services, served: Served, data: bytes, asked: PictureRequest) -> dict[str, Any]:
@@ -250,6 +270,7 @@ _PREDICT_DOC: dict[str, Any] = {
                         "picture": {"type": "array", "items": {"type": "string", "format": "binary"}},
                         "source": {"type": "string"},
                         "group": {"type": "string"},
+                        "background": {"type": "string", "format": "binary"},
                     },
                 }
             },
@@ -261,6 +282,8 @@ _PREDICT_DOC: dict[str, Any] = {
             ("source", "Camera, shop or client."),
             ("group", "Pictures of one thing; never on both sides of a split."),
             ("meta.NAME", "Any further fact."),
+            ("as", "picture: the answer as a PNG, where the task makes one, its id and decision in headers."),
+            ("background", "Of that picture: a colour such as white or %23ffffff; else transparent."),
         )
     ],
 }

@@ -15,6 +15,9 @@ from keepsight.errors import BadInputError, PictureTooLargeError
 from keepsight.serving.events import MAX_SOURCE, plain_text
 
 PICTURE_FIELDS = ("picture", "file")
+BACKGROUND_FIELD = "background"
+# How an answer may leave: as JSON, or as a picture where the task makes one.
+FORMS = ("json", "picture")
 META_PREFIX = "meta."
 MAX_FILES = 100
 MAX_META = 50
@@ -30,12 +33,16 @@ class Pictures:
         many: Whether the answer is a list.
         source: Camera, shop or client; empty if it was not said.
         meta: What was said as ``meta.NAME``, and ``group``.
+        form: How the answer is to leave, one of `FORMS`.
+        background: Of an answer that is a picture: a colour as text, or the bytes of a picture; empty for none.
     """
 
     files: list[bytes]
     many: bool
     source: str
     meta: dict[str, str]
+    form: str = "json"
+    background: str | bytes = ""
 
 
 async def read_body(request: Request, *, limit: int) -> bytes:
@@ -88,8 +95,9 @@ async def read_pictures(request: Request, *, limit: int) -> Pictures:
     if request.scope["query_string"]:
         said.update(request.query_params)
     files: list[bytes]
+    others: dict[str, bytes] = {BACKGROUND_FIELD: b""}
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        files, fields = await read_form(request, limit=4 * limit)
+        files, fields = await read_form(request, limit=4 * limit, others=others)
         said.update(fields)
     else:
         body = await read_body(request, limit=limit)
@@ -100,8 +108,21 @@ async def read_pictures(request: Request, *, limit: int) -> Pictures:
             expected="a picture as the body, or one or more multipart fields named picture.",
             do="For example: curl --data-binary @photo.jpg URL, or curl -F picture=@photo.jpg URL.",
         )
+    form, background = said.pop("as", "json"), said.pop(BACKGROUND_FIELD, "")
+    if form not in FORMS:
+        raise BadInputError(
+            f'The answer is asked for as "{form[:40]}".',
+            expected="one of " + ", ".join(FORMS) + ".",
+            do="Write as=picture for a picture; leave it out for JSON.",
+        )
+    if form == "picture" and len(files) > 1:
+        raise BadInputError(
+            f"{len(files)} pictures were sent, and the answer is to be a picture.",
+            expected="one picture in a request.",
+            do="Send them one by one.",
+        )
     source, meta = told(said)
-    return Pictures(files=files, many=len(files) > 1, source=source, meta=meta)
+    return Pictures(files, len(files) > 1, source, meta, form=form, background=others[BACKGROUND_FIELD] or background)
 
 
 def told(said: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -117,7 +138,7 @@ def told(said: dict[str, str]) -> tuple[str, dict[str, str]]:
         if name != "group" and key == name:
             raise BadInputError(
                 f'The request names a parameter "{name[:100]}".',
-                expected="source, group, or facts of your own as meta.NAME.",
+                expected="source, group, as, background, or facts of your own as meta.NAME.",
                 do=f"Rename it to meta.{name[:100]}, or leave it out.",
             )
         meta[plain_text("the name of meta", key, longest=MAX_SOURCE)] = plain_text(
@@ -130,7 +151,9 @@ def told(said: dict[str, str]) -> tuple[str, dict[str, str]]:
     return source, meta
 
 
-async def read_form(request: Request, *, limit: int) -> tuple[list[bytes], dict[str, str]]:
+async def read_form(
+    request: Request, *, limit: int, others: dict[str, bytes] | None = None
+) -> tuple[list[bytes], dict[str, str]]:
     """The files of a multipart form in fields named picture or file, and its other fields.
 
     Raises:
@@ -153,6 +176,8 @@ async def read_form(request: Request, *, limit: int) -> tuple[list[bytes], dict[
                 fields[name] = value
             elif isinstance(value, UploadFile) and name in PICTURE_FIELDS:
                 files.append(await value.read())
+            elif isinstance(value, UploadFile) and name in (others or {}):
+                (others or {})[name] = await value.read()
             else:
                 raise BadInputError(
                     f'The form has a file in the field "{name[:100]}".',

@@ -24,11 +24,18 @@ def judge(material: Material, bundle: Bundle, places: Sequence[int]) -> tuple[He
     Rows of other places, and of pictures that cannot be read, are not judged and hold zeros. The places must be
     pictures that the bundle has not learned from.
     """
+    return judged(material, bundle, answered(material, bundle, places))
+
+
+def judged(
+    material: Material, bundle: Bundle, answers: Sequence[tuple[int, Prediction]]
+) -> tuple[HeldOut, NDArray[np.float32]]:
+    """The same of answers that are there already, each with its place."""
     task = tasks.get(material.task)
     found = HeldOut.nothing(len(material.values))
     rows: list[NDArray[np.float32] | None] = [None] * len(material.values)
     names = {name: number for number, name in enumerate(output_module(material.task).summaries(bundle.info))}
-    for place, prediction in answered(material, bundle, places):
+    for place, prediction in answers:
         said, value = prediction.output.as_dict(), material.values[place]
         found.judged[place] = True
         found.confidence[place] = prediction.output.confidence

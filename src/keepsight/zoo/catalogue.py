@@ -7,7 +7,7 @@ Each family of networks has a module with its ``ENTRIES``.
 from __future__ import annotations
 
 from keepsight.errors import NotFoundError
-from keepsight.zoo import backbones, faces, open_nsfw, paddle_ocr, ssd_mobilenet
+from keepsight.zoo import backbones, faces, open_nsfw, paddle_ocr, ssd_mobilenet, u2net
 from keepsight.zoo.entry import Entry
 
 DEFAULT = "efficientnet-lite0"
@@ -15,10 +15,11 @@ BACKBONE = "backbone"
 
 _ENTRIES: tuple[Entry, ...] = (
     *backbones.ENTRIES,
+    *faces.ENTRIES,
     *open_nsfw.ENTRIES,
     *paddle_ocr.ENTRIES,
     *ssd_mobilenet.ENTRIES,
-    *faces.ENTRIES,
+    *u2net.ENTRIES,
 )
 
 

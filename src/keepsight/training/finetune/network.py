@@ -121,18 +121,21 @@ class Tail:
         cut: Where it begins.
         half: Convolve in bfloat16; weights, sums over the picture and whatever follows stay float32.
         device: Of torch.
+        output: The tensor that it gives.
 
     Attributes:
         parameters: Name in the graph -> trainable tensor.
     """
 
-    def __init__(self, model: onnx.ModelProto, cut: Cut, *, half: bool = False, device: str = "cpu") -> None:
+    def __init__(
+        self, model: onnx.ModelProto, cut: Cut, *, half: bool = False, device: str = "cpu", output: str = FEATURES
+    ) -> None:
         import onnx
         import torch
         from onnx import numpy_helper
         from onnx.utils import Extractor
 
-        part = model if cut.name == INPUT else Extractor(model).extract_model([cut.name], [FEATURES])
+        part = model if cut.name == INPUT else Extractor(model).extract_model([cut.name], [output])
         operations = _operations(half=False)
         quick = _operations(half=True) if half else operations
         unknown = sorted({node.op_type for node in part.graph.node} - set(operations) - {"Constant"})
@@ -144,6 +147,7 @@ class Tail:
                 operations=unknown,
             )
         self.cut = cut
+        self.output = output
         self.device = device
         self.parameters: dict[str, Tensor] = {}
         self._fixed: dict[str, Any] = {}
@@ -182,16 +186,16 @@ class Tail:
             tensor = tensor / scale
         self.parameters[name] = tensor.to(self.device).contiguous()
 
-    def weight(self, name: str) -> Any:
-        """A weight as the graph's operations take it."""
+    def weight(self, name: str, value: Tensor = None) -> Any:
+        """A weight as the graph's operations take it; of another ``value`` than the present one where it is given."""
         if name in self._fixed:
             return self._fixed[name]
-        value = self.parameters[name]
+        value = self.parameters[name] if value is None else value
         scale = self._scales.get(name)
         return value if scale is None else value * scale
 
     def __call__(self, maps: Tensor, *, exact: bool = False) -> Tensor:
-        """The features (n, d) of activations at the cut (n, channels, height, width); ``exact`` in float32."""
+        """The output (features (n, d)) of activations at the cut (n, channels, height, width); ``exact`` in float32."""
         values: dict[str, Any] = {self.cut.name: maps}
         for place, (kinds, inputs, outputs, attributes) in enumerate(self._nodes):
             taken = [None if not name else values[name] if name in values else self.weight(name) for name in inputs]
@@ -199,13 +203,16 @@ class Tail:
             for name in inputs:
                 if name in values and self._last_use[name] == place:
                     del values[name]
-        features: Tensor = values[FEATURES]
-        return features
+        found: Tensor = values[self.output]
+        return found
 
-    def state(self) -> dict[str, NDArray[np.float32]]:
-        """The weights as the graph names and scales them."""
+    def state(self, values: Mapping[str, Tensor] | None = None) -> dict[str, NDArray[np.float32]]:
+        """The weights as the graph names and scales them; of other ``values`` than the present ones where given."""
         with self._torch.no_grad():
-            return {name: self.weight(name).detach().cpu().numpy() for name in self.parameters}
+            return {
+                name: self.weight(name, value).detach().cpu().numpy()
+                for name, value in (self.parameters if values is None else values).items()
+            }
 
     def kept(self) -> dict[str, Tensor]:
         """The weights as they are trained, for a checkpoint."""
@@ -328,6 +335,17 @@ def _operations(*, half: bool) -> dict[str, Operation]:  # noqa: PLR0915 - one t
         x, wanted = given[0], [int(side) for side in given[1]]
         return x.reshape([x.shape[place] if side == 0 else side for place, side in enumerate(wanted)])
 
+    def enlarge(given: list[Any], attributes: dict[str, Any]) -> Any:
+        mode = attributes.get("coordinate_transformation_mode", b"half_pixel")
+        if attributes.get("mode") != b"linear" or mode not in (b"half_pixel", b"pytorch_half_pixel"):
+            raise TrainingError(
+                "The network enlarges a map in a way that fine-tuning cannot follow backwards.",
+                expected="linear interpolation between the middles of pixels.",
+                do="Choose another network.",
+            )
+        factors = [float(factor) for factor in given[2]]
+        return functional.interpolate(given[0], scale_factor=tuple(factors[2:]), mode="bilinear", align_corners=False)
+
     def pair(operation: Any) -> Operation:
         def combined(given: list[Any], _attributes: dict[str, Any]) -> Any:
             first, second = (_tensor(each, like=given) for each in given)
@@ -348,6 +366,7 @@ def _operations(*, half: bool) -> dict[str, Operation]:  # noqa: PLR0915 - one t
         "AveragePool": lambda given, attributes: pool(given, attributes, largest=False),
         "BatchNormalization": batch_norm,
         "Clip": clip,
+        "Concat": lambda given, attributes: torch.cat(given, dim=attributes["axis"]),
         "Conv": conv,
         "Div": pair(torch.div),
         "Dropout": lambda given, _: given[0],
@@ -360,11 +379,16 @@ def _operations(*, half: bool) -> dict[str, Operation]:  # noqa: PLR0915 - one t
         "HardSwish": lambda given, _: functional.hardswish(given[0]),
         "Identity": lambda given, _: given[0],
         "MatMul": pair(torch.matmul),
+        "Max": pair(torch.maximum),
         "MaxPool": lambda given, attributes: pool(given, attributes, largest=True),
         "Mul": pair(torch.mul),
+        "ReduceMax": lambda given, attributes: given[0].amax(
+            dim=tuple(attributes["axes"]), keepdim=bool(attributes.get("keepdims", 1))
+        ),
         "ReduceMean": mean,
         "Relu": lambda given, _: torch.relu(given[0]),
         "Reshape": reshape,
+        "Resize": enlarge,
         "Sigmoid": lambda given, _: torch.sigmoid(given[0]),
         "Squeeze": lambda given, attributes: given[0].squeeze(
             tuple(attributes.get("axes") or [int(axis) for axis in given[1]])

@@ -17,7 +17,8 @@ from keepsight.store.workspace import Workspace
 from keepsight.web import render
 from keepsight.web.waiting import waiting
 
-MAX_FORM_BYTES = 64 * 1024
+# A mask that was painted pixel by pixel may be long.
+MAX_FORM_BYTES = 512 * 1024
 MAX_FIELDS = 100
 # What a column of the database can hold; a larger number in an address is a mistake there, not a fault here.
 MAX_NUMBER = 2**31 - 1

@@ -10,8 +10,10 @@ from starlette.responses import Response
 from keepsight import tasks
 from keepsight.data import diffs, samples, versions
 from keepsight.review import classes
+from keepsight.runtime import pictured
 from keepsight.web import figures, render, widgets
 from keepsight.web.pages.common import Actor, Form, Number, Offset, Project, Since, Space, back, is_htmx, project_page
+from keepsight.web.pages.pictures import as_png
 
 router = APIRouter(include_in_schema=False)
 
@@ -98,7 +100,15 @@ def sample(request: Request, ws: Space, project: Project, sample_id: str) -> Res
             found.value, classes.known(ws, project), size=figures.size_of(ws, found.picture_id)
         ),
         script=widgets.script(task),
+        pictured=found.value is not None and pictured.offered(task),
     )
+
+
+@router.get("/{project}/data/samples/{sample_id}/picture")
+def sample_as_picture(ws: Space, project: Project, sample_id: str, background: str = "") -> Response:
+    """What the task makes of a labelled picture, as a PNG to keep."""
+    found = samples.get(ws, project, sample_id)
+    return as_png(ws, project, found.picture_id, found.value, background=background)
 
 
 @router.post("/{project}/data/samples/{sample_id}")

@@ -9,10 +9,12 @@ from starlette.responses import Response
 
 from keepsight.errors import AnnotationError, ConflictError, KeepsightError, NotFoundError
 from keepsight.review import classes, queue, verdicts
+from keepsight.runtime import pictured
 from keepsight.store.workspace import Workspace
 from keepsight.web import figures, render, widgets
 from keepsight.web.figures import day_start
 from keepsight.web.pages.common import Actor, Form, Project, Space, back, is_htmx, project_page
+from keepsight.web.pages.pictures import as_png
 
 router = APIRouter(include_in_schema=False)
 
@@ -28,6 +30,13 @@ def review(request: Request, ws: Space, project: Project, who: Actor, *, item: s
         outcome = answered if answered.author == who else None
     shown = _asked(ws, project, item) or queue.next_item(ws, project, author=who)
     return _page(request, ws, project, who, shown=shown, outcome=outcome)
+
+
+@router.get("/{project}/review/{event_id}/picture")
+def answer_as_picture(ws: Space, project: Project, event_id: str, background: str = "") -> Response:
+    """What the task makes of a picture and the model's answer, as a PNG to keep; not while the answer is hidden."""
+    item = queue.get(ws, project, event_id)
+    return as_png(ws, project, item.picture_id, item.prediction, background=background)
 
 
 @router.post("/{project}/review/undo")
@@ -108,6 +117,7 @@ def _page(
         "script": widgets.script(task),
         "error": error,
         "undone": undone,
+        "pictured": shown is not None and shown.prediction is not None and pictured.offered(task),
     }
     if is_htmx(request):
         return render.page(request, "review_card.html", **context)
