@@ -30,19 +30,33 @@ def answers(count: int, *, chance: float, seed: int = 0) -> tuple[list[dict[str,
 def test_scores_become_chances() -> None:
     found, values = answers(800, chance=0.5)
 
-    fitted = choosing.calibration(found, values)
+    fitted = choosing.calibration(found, values, names=("a",))
 
     score = 0.8
-    chance = 1 / (1 + np.exp(-(fitted.slope * np.log(score / (1 - score)) + fitted.offset)))
+    chance = 1 / (1 + np.exp(-(fitted.slopes[0] * np.log(score / (1 - score)) + fitted.offsets[0])))
     assert chance == pytest.approx(0.4, abs=0.06)
-    honest = choosing.calibration(*answers(800, chance=1.0))
-    assert honest.slope == pytest.approx(1, abs=0.15)
-    assert honest.offset == pytest.approx(0, abs=0.15)
+    honest = choosing.calibration(*answers(800, chance=1.0), names=("a",))
+    assert honest.slopes[0] == pytest.approx(1, abs=0.15)
+    assert honest.offsets[0] == pytest.approx(0, abs=0.15)
+
+
+def test_classes_are_calibrated_apart_where_they_have_boxes_enough() -> None:
+    modest, sure = answers(300, chance=0.4), answers(300, chance=1.0, seed=1)
+    renamed = [
+        {key: [{**item, "label": "b"} for item in items] for key, items in each.items()}
+        for each in (*sure[0], *sure[1])
+    ]
+    found, values = [*modest[0], *renamed[:300]], [*modest[1], *renamed[300:]]
+
+    fitted = choosing.calibration(found, values, names=("a", "b", "c"))
+
+    assert fitted.offsets[0] < fitted.offsets[1] - 0.5
+    assert fitted.offsets[0] < fitted.offsets[2] < fitted.offsets[1], "a class without boxes takes the fit over all"
 
 
 def test_few_boxes_say_nothing_about_chances() -> None:
-    assert choosing.calibration(*answers(5, chance=0.5)) == Calibration()
-    assert choosing.calibration([], []) == Calibration()
+    assert choosing.calibration(*answers(5, chance=0.5), names=("a",)) == Calibration.none(1)
+    assert choosing.calibration([], [], names=("a", "b")) == Calibration.none(2)
 
 
 def test_what_is_shown_is_what_gives_the_best_pictures() -> None:

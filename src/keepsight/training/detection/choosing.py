@@ -31,23 +31,36 @@ def all_boxes(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted((*answer["boxes"], *answer["alternatives"]), key=lambda item: -item["confidence"])
 
 
-def calibration(answers: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, Any]]) -> Calibration:
-    """Chances from scores, fitted to which of the boxes were right (IoU of .5 with a free one of the class)."""
-    scores, right = _outcomes(answers, values)
-    if min(int(right.sum()), int((~right).sum())) < _LEAST_BOXES:
-        return Calibration()
+def calibration(
+    answers: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, Any]], *, names: Sequence[str]
+) -> Calibration:
+    """Chances from scores, fitted to which of the boxes were right (IoU of .5 with a free one of the class).
+
+    A class with few boxes takes the fit over all classes, and where these are few too, scores stay as they are.
+    """
+    scores, right, labels = _outcomes(answers, values)
     clipped = np.clip(scores, 1e-4, 1 - 1e-4)
-    x = np.stack([np.log(clipped / (1 - clipped)), np.ones(len(scores))], axis=1)
-    weights = np.array([1.0, 0.0])
-    for _ in range(_ITERATIONS):  # Newton's method for a logistic regression drawn a little towards (1, 0)
+    logits = np.log(clipped / (1 - clipped))
+    together = _fitted(logits, right, towards=(1.0, 0.0))
+    fits = [_fitted(logits[chosen], right[chosen], towards=together) for chosen in (labels == name for name in names)]
+    return Calibration(tuple(slope for slope, _ in fits), tuple(offset for _, offset in fits))
+
+
+def _fitted(logits: Floats, right: NDArray[np.bool_], *, towards: tuple[float, float]) -> tuple[float, float]:
+    """Slope and offset of a logistic regression, drawn a little ``towards`` these, which few outcomes leave as is."""
+    if min(int(right.sum()), int((~right).sum())) < _LEAST_BOXES:
+        return towards
+    x = np.stack([logits, np.ones(len(logits))], axis=1)
+    weights = start = np.array(towards)
+    for _ in range(_ITERATIONS):  # Newton's method
         chance = 1 / (1 + np.exp(-x @ weights))
-        gradient = x.T @ (chance - right) + _RIDGE * len(x) * (weights - np.array([1.0, 0.0]))
+        gradient = x.T @ (chance - right) + _RIDGE * len(x) * (weights - start)
         curvature = (x * (chance * (1 - chance))[:, None]).T @ x + _RIDGE * len(x) * np.eye(2)
         move = np.linalg.solve(curvature, gradient)
         weights = weights - np.clip(move, -1, 1)
         if np.abs(move).max() < 1e-6:
             break
-    return Calibration(slope=float(np.clip(weights[0], *_STEEPEST)), offset=float(np.clip(weights[1], -5, 5)))
+    return float(np.clip(weights[0], *_STEEPEST)), float(np.clip(weights[1], -5, 5))
 
 
 def threshold(answers: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, Any]]) -> float:
@@ -106,10 +119,11 @@ def precision(
 
 def _outcomes(
     answers: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, Any]]
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Score of each box of the answers, and whether it was right."""
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.str_]]:
+    """Score of each box of the answers, whether it was right, and its class."""
     scores: list[float] = []
     right: list[bool] = []
+    labels: list[str] = []
     for answer, value in zip(answers, values, strict=True):
         listed, true = all_boxes(answer), value["boxes"]
         overlaps = iou(corners(listed), corners(true))
@@ -122,4 +136,5 @@ def _outcomes(
                 free[int(possible.argmax())] = False
             scores.append(item["confidence"])
             right.append(hit)
-    return np.array(scores, np.float64), np.array(right, np.bool_)
+            labels.append(item["label"])
+    return np.array(scores, np.float64), np.array(right, np.bool_), np.array(labels, np.str_)

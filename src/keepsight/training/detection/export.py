@@ -24,10 +24,15 @@ _TOLERANCES = {"scores": 5e-3, "boxes": 0.5}
 
 @dataclass(frozen=True)
 class Calibration:
-    """From a score to the chance that the box is right: sigmoid(slope * logit + offset) (Platt 1999)."""
+    """From scores to the chances that boxes are right: sigmoid(slope * logit + offset) for each class (Platt 1999)."""
 
-    slope: float = 1.0
-    offset: float = 0.0
+    slopes: tuple[float, ...]
+    offsets: tuple[float, ...]
+
+    @classmethod
+    def none(cls, classes: int) -> Calibration:
+        """Scores as they are."""
+        return cls((1.0,) * classes, (0.0,) * classes)
 
 
 def export(detector: Detector, calibration: Calibration, *, size: int) -> bytes:
@@ -41,6 +46,8 @@ def export(detector: Detector, calibration: Calibration, *, size: int) -> bytes:
     import torch
     from torch import nn
 
+    slopes, offsets = torch.tensor(calibration.slopes), torch.tensor(calibration.offsets)
+
     class Serving(nn.Module):  # type: ignore[misc] # its type is not known to mypy
         def __init__(self) -> None:
             super().__init__()
@@ -50,7 +57,7 @@ def export(detector: Detector, calibration: Calibration, *, size: int) -> bytes:
             boxes, scores, last = detector.decoded(image)
             sure = scores.clamp(_LEAST, 1 - _LEAST)
             logits = torch.log(sure) - torch.log(1 - sure)
-            chances = torch.sigmoid(logits * calibration.slope + calibration.offset)
+            chances = torch.sigmoid(logits * slopes + offsets)
             return last.mean(dim=(2, 3)), boxes, chances
 
     names = [FEATURES, *TENSORS]

@@ -137,7 +137,7 @@ class _Run:
         places = np.flatnonzero(self.held).tolist()
         raw, there = self._answers(detector, views, places)
         values = [material.values[place] for place in there]
-        fitting = choosing.calibration(raw, values)
+        fitting = choosing.calibration(raw, values, names=material.names)
         material.progress({"text": "exporting the network"})
         model = export(detector, fitting, size=plan.size)
         resolved = replace(plan, stopped_at=fitted.kept_at)
