@@ -47,9 +47,10 @@ def test_no_flag_means_allowed_and_is_as_sure_as_the_absence_of_each() -> None:
     assert len(answer.alternatives) == 2
 
 
-def test_the_temperature_belongs_to_the_set_as_a_whole() -> None:
-    (answer,) = moderation.decode(logits((0.1, 0.1, 0.1)), info=replace(INFO, temperature=3.0), top_k=5)
-    assert answer.confidence == pytest.approx(0.9)
+def test_where_errors_come_together_the_least_sure_label_decides() -> None:
+    info = replace(INFO, thresholds={"together": 1.0})
+    (answer,) = moderation.decode(logits((0.1, 0.2, 0.1)), info=info, top_k=5)
+    assert answer.confidence == pytest.approx(0.8)
 
 
 def test_given_labels_are_listed_however_few_are_asked_for() -> None:

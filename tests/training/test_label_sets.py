@@ -84,17 +84,17 @@ def test_a_threshold_keeps_the_stated_rate_on_new_pictures() -> None:
 def test_a_threshold_lies_in_the_gap_where_there_is_one() -> None:
     held = np.array([0.01, 0.02, 0.03, 0.9, 0.95])
     true = np.array([False, False, False, True, True])
-    assert 0.03 < label_sets.threshold_for(held, true, rate=0.05) < 0.9
+    assert 0.3 < label_sets.threshold_for(held, true, rate=0.05) < 0.4
     # Nothing was found: the flag is raised for what is surer than all harmless pictures.
     assert label_sets.threshold_for(held, ~true, rate=0.05) == pytest.approx(0.95)
 
 
-def test_the_temperature_of_a_set_knows_that_errors_come_together() -> None:
+def test_a_whole_set_is_right_as_often_as_it_is_said_to_be() -> None:
     rng = np.random.default_rng(3)
     limits = np.full(4, 0.5)
     apart = rng.random((4000, 4)) < 0.2
     together = np.repeat(rng.random((4000, 1)) < 0.2, 4, axis=1)
     shares = np.full((4000, 4), 0.2)
-    assert label_sets.set_temperature(shares, apart, limits) == pytest.approx(1.0, abs=0.1)
+    assert label_sets.togetherness(shares, apart, limits) == pytest.approx(0.0, abs=0.1)
     # All four are right or wrong at once: the chance is 0.8, not 0.8 to the power of 4.
-    assert label_sets.set_temperature(shares, together, limits) == pytest.approx(4.0, abs=0.4)
+    assert label_sets.togetherness(shares, together, limits) == pytest.approx(1.0, abs=0.1)

@@ -19,6 +19,8 @@ from keepsight.runtime.manifest import BundleInfo
 TENSORS: tuple[str, ...] = ("logits",)
 # Of a label whose bundle names no other: it is given where it is more probable than not.
 EVEN = 0.5
+TOGETHER = "together"
+"""Under this name a bundle's thresholds hold how far errors of labels come together, 0 (never) to 1 (always)."""
 # More labels have too many combinations to count each.
 MOST_COUNTED = 4
 
@@ -73,23 +75,26 @@ def chances(logits: ArrayLike) -> NDArray[np.float64]:
     return result
 
 
-def agreement(shares: NDArray[np.float64], limits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The log chance (n,) that each label is given exactly where it is right, the labels being independent.
+def agreement(shares: NDArray[np.float64], limits: NDArray[np.float64], *, together: float) -> NDArray[np.float64]:
+    """The chance (n,) that every label is given exactly where it is right.
+
+    It lies between the product of the labels' own chances, where their errors have nothing to do with each other, and
+    the smallest of them, where one error never comes without the others (the bounds of Hoeffding and Frechet).
 
     Args:
         shares: (n, k) chances of the labels.
         limits: (k,) their thresholds.
+        together: 0 gives the product, 1 the smallest; between them the logarithm is interpolated.
     """
-    sure = np.where(shares >= limits, shares, 1 - shares)
-    total: NDArray[np.float64] = np.log(np.maximum(sure, 1e-12)).sum(axis=1)
-    return total
+    if not shares.shape[1]:
+        return np.ones(len(shares))
+    sure = np.log(np.maximum(np.where(shares >= limits, shares, 1 - shares), 1e-12))
+    chance: NDArray[np.float64] = np.exp((1 - together) * sure.sum(axis=1) + together * sure.min(axis=1))
+    return chance
 
 
 def decode(tensors: Mapping[str, NDArray[np.float32]], *, info: BundleInfo, top_k: int) -> list[LabelSet]:
     """One set of labels per row of ``logits``; ``top_k`` bounds how many labels are listed, given ones always are.
-
-    ``info.temperature`` calibrates the set as a whole: errors of labels come together, so the chance that all are right
-    is the product of the single ones, to the power of 1 / temperature.
 
     Raises:
         BundleError: The logits do not match the labels, or are not finite.
@@ -109,7 +114,7 @@ def decode(tensors: Mapping[str, NDArray[np.float32]], *, info: BundleInfo, top_
         )
     limits = np.array([info.thresholds.get(threshold_key(label), EVEN) for label in info.labels])
     shares = chances(logits)
-    sure = np.exp(agreement(shares, limits) / info.temperature)
+    sure = agreement(shares, limits, together=info.thresholds.get(TOGETHER, 0.0))
     return [
         _set(row, limits, info.labels, confidence=float(confidence), top_k=top_k)
         for row, confidence in zip(shares, sure, strict=True)

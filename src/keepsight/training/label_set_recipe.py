@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepsight import tasks
-from keepsight.runtime.label_sets import EVEN, threshold_key
+from keepsight.runtime.label_sets import EVEN, TOGETHER, threshold_key
 from keepsight.runtime.manifest import BundleInfo
 from keepsight.runtime.outputs import output_module
 from keepsight.training import label_sets
@@ -44,14 +44,13 @@ def head(material: Material, *, limit: Limit) -> Trained:
     learned = fitted.judged.any(axis=0)
     judged = np.full(len(labels), bool(learned.any()))
     judged &= np.asarray(fitted.judged[:, learned]).all(axis=1)
-    temperature = label_sets.set_temperature(fitted.chances[judged], present[judged], limits)
     thresholds = {threshold_key(name): float(value) for name, value in zip(material.names, limits, strict=True)}
+    thresholds[TOGETHER] = label_sets.togetherness(fitted.chances[judged], present[judged], limits)
     info = BundleInfo(
         task=material.task,
         labels=material.names,
         preprocessing=material.backbone.preprocessing,
         created_at="1970-01-01T00:00:00+00:00",
-        temperature=temperature,
         thresholds=thresholds,
     )
     held_out, predictions = _held_out(material, fitted.chances, judged, info=info)
@@ -60,9 +59,8 @@ def head(material: Material, *, limit: Limit) -> Trained:
         held_out=held_out,
         features=material.features,
         frozen=True,
-        plan={**fitted.plan, "thresholds": thresholds, "temperature": temperature, "judged": int(judged.sum())},
+        plan={**fitted.plan, "thresholds": thresholds, "judged": int(judged.sum())},
         figures=figures(material, predictions, info=info),
-        temperature=temperature,
         thresholds=thresholds,
     )
 

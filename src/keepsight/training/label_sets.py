@@ -22,9 +22,6 @@ from keepsight.training.holdout import judge
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# How much surer or less sure of a whole set than the product of its labels: errors of labels come together.
-_TEMPERATURES = np.geomspace(0.2, 10.0, 81)
-
 
 @dataclass(frozen=True)
 class SetHead:
@@ -108,8 +105,9 @@ def threshold_for(held: Floats, true: Bools, *, rate: float) -> float:
     The lowest threshold above which so few of the m held-out pictures without the label lie that the next such picture
     passes with a chance of at most ``rate``: floor(rate (m + 1)) - 1 of them may, for pictures like the held-out ones
     (the order statistics of exchangeable draws, Vovk et al. 2005). With fewer than 1 / rate - 1 such pictures nobody
-    can promise that; none of them passes then. Where the threshold leaves a gap to the least sure picture that has the
-    label and passes, the middle of the gap is taken (in log odds): as many are found, with fewer false alarms.
+    can promise that; none of them passes then. Up to the least sure picture that has the label and passes, a higher
+    threshold finds as many with fewer false alarms: the middle of that range is taken, in log odds, so that new
+    pictures of either kind have room.
 
     Args:
         held: (n,) held-out chances.
@@ -119,14 +117,15 @@ def threshold_for(held: Floats, true: Bools, *, rate: float) -> float:
     without = np.sort(held[~true])[::-1]
     may_pass = max(0, math.floor(rate * (len(without) + 1)) - 1)
     least = float(without[may_pass]) if may_pass < len(without) else 0.0
-    found = held[true & (held > least)]
+    lowest = float(np.nextafter(least, 1.0))
+    found = held[true & (held >= lowest)]
     if not len(found):
-        return float(np.nextafter(least, 1.0))
-    return float(chances((_log_odds(least) + _log_odds(float(found.min()))) / 2))
+        return lowest
+    return max(lowest, float(chances((_log_odds(least) + _log_odds(float(found.min()))) / 2)))
 
 
-def set_temperature(shares: Floats, true: Bools, limits: Floats) -> float:
-    """The temperature that makes the chance of a whole set right: the one with the smallest log loss.
+def togetherness(shares: Floats, true: Bools, limits: Floats) -> float:
+    """How far errors of labels come together, 0 to 1: what makes the chance of a whole set right (least log loss).
 
     Args:
         shares: (n, k) held-out chances.
@@ -134,17 +133,16 @@ def set_temperature(shares: Floats, true: Bools, limits: Floats) -> float:
         limits: (k,) thresholds.
     """
     if not len(shares):
-        return 1.0
-    together = agreement(shares, limits)
-    right = ((shares >= limits) == true).all(axis=1)
+        return 0.0
+    right = np.equal(shares >= limits, true).all(axis=1)
     # Platt's targets (1999): a few pictures that were all answered rightly are no certainty.
     wanted = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
 
-    def loss(temperature: float) -> float:
-        sure = np.clip(np.exp(together / temperature), 1e-9, 1 - 1e-9)
+    def loss(together: float) -> float:
+        sure = np.clip(agreement(shares, limits, together=together), 1e-9, 1 - 1e-9)
         return float(-(wanted * np.log(sure) + (1 - wanted) * np.log(1 - sure)).mean())
 
-    return float(min(_TEMPERATURES, key=loss))
+    return float(min(np.linspace(0, 1, 21), key=loss))
 
 
 def _log_odds(share: float) -> float:
