@@ -98,3 +98,18 @@ def test_a_whole_set_is_right_as_often_as_it_is_said_to_be() -> None:
     assert label_sets.togetherness(shares, apart, limits) == pytest.approx(0.0, abs=0.1)
     # All four are right or wrong at once: the chance is 0.8, not 0.8 to the power of 4.
     assert label_sets.togetherness(shares, together, limits) == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_threshold_for_f1_is_half_of_the_best_f1() -> None:
+    rng = np.random.default_rng(4)
+    held = rng.random(20_000) ** 3
+    true = rng.random(20_000) < held
+    found = label_sets.threshold_for_f1(held, true)
+
+    def f1(threshold: float) -> float:
+        given = held >= threshold
+        return float(2 * (given & true).sum() / (given.sum() + true.sum()))
+
+    best = max(np.linspace(0.05, 0.95, 91), key=f1)
+    assert found == pytest.approx(best, abs=0.04)
+    assert label_sets.threshold_for_f1(held[:10], np.zeros(10, bool)) == 0.5

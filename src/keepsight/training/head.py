@@ -108,6 +108,20 @@ class Head:
         return softmax(self.logits(features), temperature=self.temperature)
 
 
+@dataclass(frozen=True)
+class Axes:
+    """Normalised features in their principal axes: rows (n, r), the axes (d, r) and the mean (d,)."""
+
+    rows: Floats
+    basis: Floats
+    mean: Floats
+
+
+def principal_axes(features: NDArray[np.floating], *, power: float, most: int = _MAX_RANK) -> Axes:
+    """The rows of ``features`` (n, d), power- and L2-normalised, in at most ``most`` principal axes."""
+    return _reduce(normalise(features, power=power), most=most)
+
+
 def normalise(features: NDArray[np.floating], *, power: float) -> Floats:
     """sign(x) |x|^power, then divided by the L2 norm of the row (rows of zeros stay zero)."""
     x = np.asarray(features, dtype=np.float32)
@@ -135,6 +149,7 @@ def fit_head(
     search: Search | None = None,
     first_view: NDArray[np.bool_] | None = None,
     validation: NDArray[np.bool_] | None = None,
+    axes: Axes | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Head:
     """The head fitted to all rows, with its hyper-parameters and temperature from held-out groups.
@@ -155,6 +170,7 @@ def fit_head(
             sees one view only. They carry their picture's group.
         validation: (n,) rows of a given validation split. Where they show at least half of the classes, they are what
             is held out instead of folds.
+        axes: Those of ``features``, where several heads are fitted on them. The groups then stand as they are given.
         on_progress: Called with the finished share, 0..1; may raise to stop.
 
     Raises:
@@ -172,13 +188,17 @@ def fit_head(
     options = search or Search()
     tell = on_progress or (lambda _share: None)
     first = np.ones(len(true), dtype=bool) if first_view is None else np.asarray(first_view, dtype=bool)
-    rows, basis, mean = _reduce(normalise(features, power=options.power))
+    shared = axes is not None
+    axes = axes or principal_axes(features, power=options.power)
+    rows, basis, mean = axes.rows, axes.basis, axes.mean
     if len(rows) * rows.shape[1] * len(present) > _FULL_SEARCH_COST:
         # So much data needs little regularisation, and each fit takes many seconds: compare strengths only.
         options = Search(
             (options.shrinkages[len(options.shrinkages) // 2],), options.strengths, options.priors, options.power
         )
-    scenes, level = _scenes(features, true, groups, first, folds=folds, seed=seed)
+    scenes, level = (
+        (np.asarray(groups), None) if shared else _scenes(features, true, groups, first, folds=folds, seed=seed)
+    )
     fold_of, held_out_by = _hold_out(true, scenes, folds=folds, seed=seed, validation=validation)
     judged = first & _seen_elsewhere(true, fold_of)
 
@@ -292,11 +312,11 @@ def _seen_elsewhere(labels: Ints, fold_of: Ints) -> NDArray[np.bool_]:
     return seen
 
 
-def _reduce(unit: Floats) -> tuple[Floats, Floats, Floats]:
-    """Centred rows in their principal axes (n, r), the axes (d, r) and the mean (d,).
+def _reduce(unit: Floats, *, most: int) -> Axes:
+    """Centred rows in their principal axes.
 
-    At most 640 axes are kept: what lies beyond holds a few percent of the energy and no measurable accuracy, and
-    halves the time. The axes use no labels, so sharing them between folds does not tell a fold what it is asked.
+    By default at most 640 axes are kept: what lies beyond holds a few percent of the energy and no measurable accuracy,
+    and halves the time. The axes use no labels, so sharing them between folds does not tell a fold what it is asked.
     """
     mean = unit.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = unit - mean
@@ -306,13 +326,13 @@ def _reduce(unit: Floats) -> tuple[Floats, Floats, Floats]:
     else:
         energy, left = np.linalg.eigh((centred @ centred.T).astype(np.float64))
         axes = centred.T.astype(np.float64) @ (left / np.sqrt(np.maximum(energy, 1e-30)))
-    order = np.argsort(-energy, kind="stable")[: min(_MAX_RANK, n, d)]
+    order = np.argsort(-energy, kind="stable")[: min(most, n, d)]
     order = order[energy[order] > 1e-7 * max(float(energy.max()), 1e-12)]
     if len(order) == 0:  # all features equal: nothing to see, the classes' frequencies remain
         order = np.array([0])
         axes = np.eye(d, 1)
     basis = np.ascontiguousarray(axes[:, order], dtype=np.float32)
-    return centred @ basis, basis, mean
+    return Axes(centred @ basis, basis, mean)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepsight.runtime.label_sets import EVEN, agreement, chances
-from keepsight.training.head import Search, fit_head
+from keepsight.training.head import Search, fit_head, principal_axes
 from keepsight.training.holdout import judge
+
+# A yes-or-no question needs fewer directions than many classes, and each label costs time for each of them.
+AXES = 256
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -61,14 +64,15 @@ def fit(
     Args:
         features: (n, d) raw features of the frozen backbone.
         present: (n, k) which labels a row has.
-        groups: (n,) rows that must not stand on both sides of a fold.
+        groups: (n,) rows that must not stand on both sides of a fold, near-duplicates joined.
         names: The k labels.
         validation: (n,) rows of the given val split; where it shows enough of a label, it is held out for it.
         seed: Decides the folds.
         on_progress: Called with the finished share, 0..1; may raise to stop.
     """
     n, k = present.shape
-    power = Search().power
+    search = Search()
+    axes = principal_axes(features, power=search.power, most=AXES)
     weight, bias = np.zeros((k, features.shape[1]), np.float32), np.zeros(k, np.float32)
     held, judged = np.full((n, k), EVEN), np.zeros((n, k), np.bool_)
     plans: dict[str, Any] = {}
@@ -87,7 +91,9 @@ def fit(
             groups,
             n_classes=2,
             seed=seed,
+            search=search,
             validation=judge(labels, validation),
+            axes=axes,
             on_progress=lambda share, done=done: on_progress(done + share / k),  # type: ignore[misc]
         )
         weight[place] = (head.weight[1] - head.weight[0]) / head.temperature
@@ -96,7 +102,7 @@ def fit(
         judged[:, place] = head.oof.judged
         plans[name] = {key: value for key, value in head.plan.items() if key not in ("recipe", "seed", "candidates")}
     on_progress(1.0)
-    return SetHead(weight, bias, power, held, judged, {"recipe": "head", "seed": seed, "labels": plans})
+    return SetHead(weight, bias, search.power, held, judged, {"recipe": "head", "seed": seed, "labels": plans})
 
 
 def threshold_for(held: Floats, true: Bools, *, rate: float) -> float:
@@ -122,6 +128,23 @@ def threshold_for(held: Floats, true: Bools, *, rate: float) -> float:
     if not len(found):
         return lowest
     return max(lowest, float(chances((_log_odds(least) + _log_odds(float(found.min()))) / 2)))
+
+
+def threshold_for_f1(held: Floats, true: Bools) -> float:
+    """Half of the best F1 that any threshold reaches, which is where F1 is best for calibrated chances (Lipton 2014).
+
+    The best threshold of a few held-out pictures itself would jump with each of them.
+
+    Args:
+        held: (n,) held-out chances.
+        true: (n,) whether the picture has the label.
+    """
+    if not true.any():
+        return EVEN
+    order = np.argsort(-held, kind="stable")
+    hits = true[order].cumsum()
+    f1 = 2 * hits / (np.arange(1, len(held) + 1) + true.sum())
+    return float(min(EVEN, f1.max() / 2))
 
 
 def togetherness(shares: Floats, true: Bools, limits: Floats) -> float:
