@@ -2,8 +2,8 @@
 
     python policy_table.py DATA
 
-``DATA`` holds the folders clothing-coparsing-masks, faces-families, grocery-store, license-plates and receipts-sroie. The
-faces are in no training split: they show persons in pictures of another kind than the clothing photos that train.
+``DATA`` holds the folders clothing-coparsing-masks, faces-families, grocery-store, license-plates and receipts-sroie.
+The faces are in no training split: they show persons in pictures of another kind than the clothing photos that train.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes labels.csv: which garments a photo of clothing-coparsing-masks shows, of those that 12 to 78 training photos show.
+"""Writes labels.csv: which garments a photo shows, of those that 12 to 78 training photos show.
 
 python garments_table.py DATA/clothing-coparsing-masks
 """
