@@ -152,10 +152,11 @@ def overlay(
     picture.thumbnail((side, side))
     width, height = picture.size
     square = max(1, round(min(width, height) * preprocessing.crop))
-    left, top = (width - square) // 2, (height - square) // 2
-    scaled = Image.fromarray((heat**_GAMMA * 255).astype(np.uint8)).resize((square, square), Image.Resampling.BICUBIC)
+    columns, rows = (width, height) if preprocessing.fit == "stretch" else (square, square)
+    left, top = (width - columns) // 2, (height - rows) // 2
+    scaled = Image.fromarray((heat**_GAMMA * 255).astype(np.uint8)).resize((columns, rows), Image.Resampling.BICUBIC)
     light = np.zeros((height, width, 1), np.float32)
-    light[top : top + square, left : left + square] = np.asarray(scaled, np.float32)[..., None] / np.float32(255)
+    light[top : top + rows, left : left + columns] = np.asarray(scaled, np.float32)[..., None] / np.float32(255)
     pixels = np.asarray(picture, np.float32)
     shown = pixels * light + _DARK * pixels.mean(axis=2, keepdims=True) * (1 - light)
     out = io.BytesIO()

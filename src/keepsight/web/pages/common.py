@@ -14,7 +14,7 @@ from keepsight.monitoring import alerts
 from keepsight.review import queue
 from keepsight.serving.bodies import read_body
 from keepsight.store.workspace import Workspace
-from keepsight.web import render
+from keepsight.web import render, widgets
 from keepsight.web.waiting import waiting
 
 # A mask that was painted pixel by pixel may be long.
@@ -94,6 +94,7 @@ def project_page(request: Request, template: str, project: str, *, active: str, 
         "open_alerts": len(alerts.open_alerts(ws, project)),
         "decisions": len(waiting(ws, project)),
         "has_gallery": gallery.has(ws, project),
+        "veiled": widgets.veiled(ws.settings(project)["task"]),
         "said": SAID.get(request.query_params.get("said", "")),
     }
     return render.page(request, template, **{**frame, **context})

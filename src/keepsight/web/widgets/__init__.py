@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from keepsight import plugins
-from keepsight.errors import NotFoundError
+from keepsight.errors import KeepsightError, NotFoundError
 
 HERE = Path(__file__).resolve().parent
 
@@ -67,6 +67,15 @@ def get(task: str) -> Widget:
 def script(task: str) -> str | None:
     """The widget's script, as ``static`` takes it, or None where it needs none."""
     return f"widgets/{task}.js" if file(task, "js") is not None else None
+
+
+def veiled(task: str) -> bool:
+    """Whether pictures stay blurred until somebody asks to see them: where the widget has a true ``VEILED``."""
+    try:
+        return bool(getattr(get(task), "VEILED", False))
+    except KeepsightError:
+        # Whatever is wrong with a widget is told where it is used.
+        return False
 
 
 def file(task: str, kind: str) -> Path | None:

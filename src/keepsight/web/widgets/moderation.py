@@ -11,6 +11,7 @@ from keepsight.tasks import moderation
 from keepsight.web import label_sets
 from keepsight.web.label_sets import Choice
 
+VEILED = True
 KEY = "flags"
 BLOCK = "block"
 
