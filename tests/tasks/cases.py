@@ -12,6 +12,7 @@ from keepsight.runtime import rle
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.outputs.segmentation import share_in_words
 from tests import matting, tiny
+from tests.gallery import bundle_with
 from tests.training.documents import toy
 
 Value = dict[str, Any]
@@ -79,6 +80,25 @@ def _boxes(value: Value) -> Value:
 def _mask(value: Value) -> Value:
     covered = rle.area(value["mask"]) / (64 * 48)
     return {"label": share_in_words(covered), "confidence": 0.7, "covered": covered, **value, "alternatives": []}
+
+
+def _subjects(value: Value) -> Value:
+    names = sorted(item["label"] for item in value["subjects"] if item["label"] != "unknown")
+    strangers = len(value["subjects"]) - len(names)
+    return {
+        "label": ", ".join([*names, *([f"{strangers} unknown"] if strangers else [])]) or "nobody",
+        "confidence": 0.9,
+        "subjects": [
+            {
+                **item,
+                "confidence": 0.9,
+                "similarity": 0.7,
+                "alternatives": [{"label": "Cleo", "confidence": 0.1, "similarity": 0.2}],
+            }
+            for item in value["subjects"]
+        ],
+        "alternatives": [],
+    }
 
 
 def _counting() -> Bundle:
@@ -181,6 +201,24 @@ CASES: dict[str, Case] = {
         labels=(),
         prediction=_mask,
         bundle=matting.bundle,
+    ),
+    "recognition": Case(
+        values=(
+            {"subjects": [{"label": "Anna"}]},
+            {"subjects": [{"label": "Ben"}]},
+            {
+                "subjects": [
+                    {"label": "Anna", "box": [2.0, 3.0, 20.0, 24.0]},
+                    {"label": "unknown", "box": [30, 3, 50, 24]},
+                ]
+            },
+        ),
+        raw=(("Anna", {"subjects": [{"label": "Anna"}]}), ({"label": " Ben "}, {"subjects": [{"label": "Ben"}]})),
+        refused=(None, 7, {"label": ""}, {"subjects": "Anna"}, {"boxes": []}),
+        unknown={"subjects": [{"label": "Dora"}]},
+        labels=("Anna", "Ben", "Cleo", "unknown"),
+        prediction=_subjects,
+        bundle=bundle_with,
     ),
     "counting": Case(
         values=({"count": 0}, {"count": 3}, {"count": 12}),

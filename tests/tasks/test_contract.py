@@ -27,7 +27,7 @@ from tests.tasks.cases import CASES, Case, Value
 
 OUTSIDE = "counting"
 FORM = """{% import "widgets/" ~ task ~ ".html" as widget with context %}{{ widget.over(editor) }}
-{% if editor.said %}{{ widget.said(editor) }}{% endif %}{{ widget.choose(editor) }}{{ widget.add() }}"""
+{% if told %}{{ widget.said(editor) }}{% endif %}{{ widget.choose(editor) }}{{ widget.add() }}"""
 
 
 @pytest.fixture(params=CASES)
@@ -170,14 +170,14 @@ def test_what_is_saved_is_what_is_seen(name: str, task: tasks.Task, case: Case) 
     for value in case.values:
         for shown in (case.prediction(value), value):
             editor = widget.editor(shown, classes, size=case.size)
-            raw, new = widget.read(filled(name, editor, case, value))
+            raw, new = widget.read(filled(name, editor, case, value, told="confidence" in shown))
             assert task.canonical(task.parse(raw)) == value
             assert new is False
 
 
-def filled(name: str, editor: Any, case: Case, value: Value) -> dict[str, str]:
+def filled(name: str, editor: Any, case: Case, value: Value, *, told: bool) -> dict[str, str]:
     """What a browser without scripts sends when the button that saves is pressed, and nothing else was touched."""
-    page = render.environment().from_string(FORM).render(task=name, editor=editor)
+    page = render.environment().from_string(FORM).render(task=name, editor=editor, told=told)
     fields = Fields()
     fields.feed(page)
     entered = next((attributes for attributes in fields.buttons if attributes.get("data-key") == "Enter"), None)
