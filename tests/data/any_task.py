@@ -14,8 +14,6 @@ def any_task(*parts: str) -> Any:
     """A task that takes these parts of an annotation and drops the others."""
 
     def parse(raw: Any) -> dict[str, Any]:
-        if isinstance(raw, str) and raw.startswith("{"):
-            raw = json.loads(raw)
         if isinstance(raw, str):
             if "label" not in parts:
                 raise AnnotationError(f'It is the text "{raw}".', expected=str(parts), do="Correct it.")

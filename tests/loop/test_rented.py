@@ -12,7 +12,7 @@ import yaml
 
 from keepsight.cli.app import run_app
 from keepsight.config import load
-from keepsight.data import importers, samples, versions
+from keepsight.data import adding, importers, samples, versions
 from keepsight.delivery.registry import Release, open_registry
 from keepsight.delivery.registry.stores import open_store
 from keepsight.delivery.where import wish
@@ -102,6 +102,30 @@ def test_what_is_gone_here_goes_there_and_recent_pictures_stay_back(bucket: Path
     there = {f"pictures/{path.name}" for path in (bucket / "shop" / "data" / "pictures").iterdir()}
     assert listed == there
     assert not any(sample.picture_id in name for name in there for sample in found[:2])
+
+
+def test_annotations_that_are_more_than_a_class_travel(bucket: Path, tmp_path: Path) -> None:
+    values: list[dict[str, Any]] = [
+        {"boxes": [{"label": 'a "b", c', "box": [0.0, 0.0, 3.0, 3.0]}, {"label": "cup", "box": [1.0, 2.0, 5.25, 6.0]}]},
+        {"boxes": []},
+    ]
+    with tiny.workspace_with(tmp_path / "home", "task: detection") as ws:
+        adding.add(
+            ws,
+            "shop",
+            [
+                adding.NewSample(tiny.picture(seed), f"{seed}.png", value, split=("train", "test")[seed])
+                for seed, value in enumerate(values)
+            ],
+            author="ana",
+        )
+        assert prepare(ws).pictures == 2
+        here = {sample.picture_id: sample.split for sample in samples.current(ws, "shop")}
+        stored = sorted((str(sample.value), sample.split) for sample in samples.current(ws, "shop"))
+    with tiny.workspace_with(tmp_path / "away", "task: detection") as ws:
+        report = importers.import_path(ws, "shop", bucket / "shop" / "data" / "pictures.csv", author="ci")
+        assert (report.added, report.rejected) == (len(here), ())
+        assert sorted((str(sample.value), sample.split) for sample in samples.current(ws, "shop")) == stored
 
 
 def test_the_model_made_there_comes_back(bucket: Path, tmp_path: Path) -> None:

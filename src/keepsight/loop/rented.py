@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +83,7 @@ def prepare(
 
     Raises:
         DataError: There are no pictures. ConflictError: The registry's live model is another than the one here; a
-            setting names a file of this machine; a label is more than a name.
+            setting names a file of this machine.
         SettingsError, StorageError: The bucket cannot be opened or written.
     """
     settings = ws.settings(project)
@@ -258,14 +259,14 @@ def _table(chosen: Sequence[samples.Sample], places: Mapping[str, str]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["path", "label", "split", "group", *columns])
     for sample in chosen:
-        if sample.value is not None and set(sample.value) != {"label"}:
-            raise ConflictError(
-                "The labels of this project are more than names.",
-                expected="one class name for each picture.",
-                do="Train it here, or on a server of its own: `keepsight up`.",
-            )
         split = "" if sample.split == RECENT else sample.split
         meta = [value if isinstance(value := sample.meta.get(key), str | int | float) else "" for key in columns]
-        label = "" if sample.value is None else sample.value["label"]
-        writer.writerow([places[sample.picture_id], label, split, sample.group or "", *meta])
+        writer.writerow([places[sample.picture_id], _cell(sample.value), split, sample.group or "", *meta])
     return out.getvalue()
+
+
+def _cell(value: Mapping[str, Any] | None) -> str:
+    """An annotation as the cell of a table: a class by its name, any other as JSON."""
+    if value is None:
+        return ""
+    return str(value["label"]) if set(value) == {"label"} else json.dumps(dict(value))

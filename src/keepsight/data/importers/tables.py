@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from keepsight.data.adding import Rejected
-from keepsight.data.importers.marks import PARTS
+from keepsight.data.importers.marks import PARTS, Marks, Size, of_value
 from keepsight.data.importers.source import SPLIT_NAMES, Entry, Source, clean
 from keepsight.errors import BadInputError, DataError, NotFoundError, StorageError
 
@@ -166,11 +169,29 @@ def _entry(folder: Path, columns: _Columns, cells: Sequence[str], *, line: int) 
     if "\\" in place and not path.exists():
         path = folder / place.replace("\\", "/")  # a table made on Windows
     meta = {columns.header[at]: clean(cell(at)) for at in columns.others if cell(at)}
+    label = clean(cell(columns.label)) or None
+    document = None if label is None else _document(label)
     return Entry(
         path,
         name,
-        clean(cell(columns.label)) or None,
+        label if document is None else None,
         split=SPLIT_NAMES.get(split),
         group=clean(cell(columns.group)) or None,
         meta=meta,
+        marks=None if document is None else partial(_marks, document),
     )
+
+
+def _document(cell: str) -> Mapping[str, Any] | None:
+    """The annotation that a cell holds as JSON; None for every other text."""
+    if not cell.startswith("{"):
+        return None
+    try:
+        found: Any = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, Mapping) else None
+
+
+def _marks(document: Mapping[str, Any], _size: Size) -> Marks:
+    return of_value(document)
