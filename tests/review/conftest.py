@@ -44,7 +44,7 @@ def ws(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator
     """A workspace with the project shop, which has one labelled picture of each class."""
     lines = ["projects: {shop: {task: classification}, other: {task: classification}}"]
     if request.param == "postgresql":
-        lines.append(f"database: {request.getfixturevalue('postgres_database')}")
+        lines.append(f"database: {request.getfixturevalue('migrated_database')}")
     (tmp_path / "keepsight.yaml").write_text("\n".join(lines))
     opened = Workspace.open(tmp_path, environment={}, clock=clock)
     items = [
