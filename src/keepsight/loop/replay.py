@@ -1,7 +1,7 @@
 """Replaying a run from its record: the same data, plan and seed must give the same model.
 
-A head on a frozen backbone comes out byte for byte. Fine-tuning on several threads adds numbers in an order that
-differs from run to run: there the figures must agree.
+A head on a frozen backbone comes out byte for byte. A fine-tune mostly does too, on the same machine with the same
+number of threads; libraries do not promise it, so there the figures must agree.
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ def replay(ws: Workspace, project: str, number: int | None) -> dict[str, Any]:
             do="Train again: `keepsight train`.",
         )
     payload = {"root": str(ws.config.root), "run_id": run.id}
-    result = run_child(TARGET, payload, cancel=lambda: False, on_progress=lambda _: None, threads=TRAINER_THREADS)
+    # As many cores as the run had: sums are made in another order by other numbers of threads.
+    cores = int(ws.config["machine.threads"] or 0) or None
+    result = run_child(
+        TARGET, payload, cancel=lambda: False, on_progress=lambda _: None, threads=TRAINER_THREADS, cores=cores
+    )
     same = result["model_digest"] == recorded
     differences = _differences(record.get("metrics", {}), result["metrics"])
     trained = record.get("frozen") is False
