@@ -217,36 +217,36 @@ def test_a_picture_that_is_gone_costs_itself(
 
 
 REAL = [
-    ("blood-cells-bccd/val", ("boxes",), 87, ("coco", "voc", "yolo", "label-studio", "json")),
-    ("license-plates/night", ("boxes",), 60, ("coco", "yolo")),
-    ("clothing-coparsing-masks/val", ("mask",), 20, ("masks", "coco", "label-studio", "csv")),
-    ("receipts-sroie/val", ("lines", "fields"), 10, ("json", "label-studio", "csv")),
-    ("faces-families/gallery", ("label",), 18, ("folders", "csv", "json", "label-studio")),
+    ("detection", "blood-cells-bccd/val", 87, ("coco", "voc", "yolo", "label-studio", "json")),
+    ("moderation", "license-plates/night", 60, ("csv", "json")),
+    ("segmentation", "clothing-coparsing-masks/val", 20, ("masks", "coco", "label-studio", "csv")),
+    ("ocr", "receipts-sroie/val", 10, ("json", "label-studio", "csv")),
+    ("recognition", "faces-families/gallery", 18, ("folders", "csv", "json", "label-studio")),
 ]
 
 
 @pytest.mark.pictures
-@pytest.mark.parametrize(("place", "parts", "count", "formats"), REAL, ids=[item[0] for item in REAL])
+@pytest.mark.parametrize(("task", "place", "count", "formats"), REAL, ids=[item[0] for item in REAL])
 def test_real_pictures_come_back(
-    workspace: Workspace,
-    tmp_path: Path,
-    test_data: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    place: str,
-    parts: tuple[str, ...],
-    count: int,
-    formats: tuple[str, ...],
+    tmp_path: Path, test_data: Path, task: str, place: str, count: int, formats: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(tasks, "get", lambda _: any_task(*parts))
-    report = importers.import_path(workspace, "shop", test_data / place, author="me", split="val")
+    names = {"shop": "out", **{f"back{number}": format for number, format in enumerate(formats)}}
+    projects = ", ".join(f"{name}: {{task: {task}}}" for name in names)
+    (tmp_path / "keepsight.yaml").write_text(f"projects: {{{projects}}}\n")
+    ws = Workspace.open(tmp_path, environment={}, clock=lambda: 1000.0)
+    for project in names:
+        ws.ensure_project(project)
+    report = importers.import_path(ws, "shop", test_data / place, author="me", split="val")
     assert (report.added, report.rejected) == (count, ())
-    versions.commit(workspace, "shop", message="all", author="me")
-    for format in formats:
-        export = exporters.prepare(workspace, "shop", format=format)
+    versions.commit(ws, "shop", message="all", author="me")
+    before = stored(ws, "shop")
+    assert all(value for value, *_ in before.values())
+    for project, format in list(names.items())[1:]:
+        export = exporters.prepare(ws, "shop", format=format)
         assert (len(export.items), export.left_out) == (count, ())
         out = tmp_path / format
-        exporters.write(workspace, "shop", out, export=export, actor="me")
-        again = importers.import_path(
-            workspace, "shop", out / "pictures.csv" if format == "csv" else out, author="me", format=format
-        )
-        assert (again.rejected, again.unchanged) == ((), count), format
+        exporters.write(ws, "shop", out, export=export, actor="me")
+        place_of = out / "pictures.csv" if format == "csv" else out
+        assert importers.import_path(ws, project, place_of, author="me", format=format).rejected == ()
+        assert stored(ws, project) == before, format
+    ws.close()
