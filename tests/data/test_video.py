@@ -101,6 +101,13 @@ def test_a_video_without_its_index(tmp_path: Path) -> None:
         read(tmp_path / "missing.mp4")
 
 
+def test_a_coding_that_nobody_knows(tmp_path: Path) -> None:
+    data = clip(tmp_path / "c.mp4").read_bytes()
+    assert b"mp4v" in data
+    with pytest.raises(PictureError):
+        read(video.opened(data.replace(b"mp4v", b"x9zq")))
+
+
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
     peaks = []
     for seconds in (2.0, 20.0):

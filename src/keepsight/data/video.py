@@ -206,6 +206,8 @@ def _sampled(av: Any, container: Any, *, sampling: Sampling, ending: Ending) -> 
     if not container.streams.video:
         raise _no_video("The file holds no video, only other streams.")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise _no_video("The video is coded in a way that is not known here.")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > DEFAULT_LIMITS.max_pixels:
         raise PictureTooLargeError(

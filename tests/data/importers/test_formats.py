@@ -227,7 +227,13 @@ def test_label_studio_choices_and_texts(export: Path) -> None:
     ]
     text(
         export / "export.json",
-        json.dumps([studio(choice), studio(*lines, image="2.png"), {"data": {"image": "0.png"}}]),
+        json.dumps(
+            [
+                studio(choice, {"type": "choices", "value": {"choices": None}}),
+                studio(*lines, image="2.png"),
+                {"data": {"image": "0.png"}},
+            ]
+        ),
     )
     assert read("label-studio", export, "label").values == {
         "images/1.png": {"label": "apple"},

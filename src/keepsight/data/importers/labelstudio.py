@@ -153,7 +153,8 @@ class _Reading:
         if isinstance(width, int) and isinstance(height, int):
             self._stated = width, height
         if kind == "choices":
-            self._labels += [clean(str(choice)) for choice in value.get("choices", [])]
+            choices = value.get("choices")
+            self._labels += [clean(str(choice)) for choice in choices] if isinstance(choices, list) else []
             return
         if kind == "textarea":
             return
