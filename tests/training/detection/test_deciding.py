@@ -59,6 +59,10 @@ def test_short_time_makes_the_input_smaller(seconds: float, size: int, steps: in
     assert planned == pytest.approx(steps, abs=1)
 
 
+def test_what_a_training_needs_is_what_it_gets() -> None:
+    assert deciding.left_for_training(deciding.budget_for(300.0)) == pytest.approx(300)
+
+
 def test_pictures_of_like_proportions_are_stretched_and_others_padded() -> None:
     alike = np.array([[640, 480]] * 19 + [[480, 640]])
     mixed = np.array([[640, 480]] * 12 + [[480, 640]] * 8)

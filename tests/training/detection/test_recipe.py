@@ -36,6 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(deciding, "SIZES", (SIDE,))
     monkeypatch.setattr(deciding, "_USUAL", SIDE)
     monkeypatch.setattr(deciding, "SHORTEST_S", 5.0)
+    monkeypatch.setattr(deciding, "LEAST_STEPS", 5)
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     yield
@@ -147,9 +148,16 @@ def test_a_killed_training_goes_on_and_its_replay_agrees(
     assert again.figures["map"] == pytest.approx(trained.figures["map"], abs=0.02)
 
 
-def test_too_little_time_and_nothing_to_learn_are_told(tmp_path: Path, cache: Path) -> None:
+def test_too_little_time_and_nothing_to_learn_are_told(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEEPSIGHT_CACHE", str(cache))
     with pytest.raises(BudgetError, match="left for training a detector"):
         train(material(tmp_path / "short", cache, budget=Budget(3.0)))
+    monkeypatch.setattr(deciding, "affordable", lambda choices, **_: (choices[0], 3))
+    with pytest.raises(BudgetError, match="time for 3 steps") as caught:
+        train(material(tmp_path / "few", cache))
+    assert caught.value.details["needed_minutes"] > 0
     nothing: list[Any] = [{"boxes": []}] * 24
     with pytest.raises(DataError, match="has a box"):
         train(material(tmp_path / "empty", cache, values=nothing))

@@ -31,6 +31,8 @@ LEAST_PASSES, MOST_PASSES = 20, 120
 # What remains of the budget for exporting, judging and the gate.
 _RESERVE, _RESERVE_S = 0.12, 20.0
 SHORTEST_S = 40.0
+# After fewer a detector finds nothing.
+LEAST_STEPS = 40
 _ALIKE = 1.15
 _UNEVEN = 0.9
 
@@ -94,6 +96,11 @@ def scales(box_sides: Floats) -> tuple[float, ...]:
 def left_for_training(left_s: float) -> float:
     """What of the time that is left may be trained."""
     return max(0.0, left_s * (1 - _RESERVE) - _RESERVE_S)
+
+
+def budget_for(training_s: float) -> float:
+    """The time left that gives so much for training."""
+    return (training_s + _RESERVE_S) / (1 - _RESERVE)
 
 
 def affordable(

@@ -236,7 +236,8 @@ class _Run:
         classes = np.concatenate([self.labels[place] for place in self.rows])
         choices = deciding.candidates(sides, classes, architecture=self.architecture)
         allowed = material.settings["train.augment"]
-        first = choices[0]
+        # The cheapest is measured: larger inputs take longer by their area, and measuring them would, too.
+        first = choices[-1]
         plan = Plan(
             architecture=first.architecture,
             why=first.why,
@@ -255,6 +256,15 @@ class _Run:
             seconds=deciding.left_for_training(material.budget.left_s) if self.timed else math.inf,
             step_s=lambda choice: measured * (choice.size / first.size) ** 2,
         )
+        if steps < deciding.LEAST_STEPS and self.timed:
+            needed = deciding.budget_for(deciding.LEAST_STEPS * measured) / 60
+            raise BudgetError(
+                f"There is time for {steps} steps of training, at {measured:.1f} seconds each on this machine.",
+                expected=f"at least {deciding.LEAST_STEPS}.",
+                do=f"Give it more time (`--budget {math.ceil(needed)}m`, better some times that), or let the machine "
+                "do less beside it.",
+                needed_minutes=needed,
+            )
         return replace(plan, why=chosen.why, size=chosen.size, steps=steps)
 
     def _step_seconds(self, plan: Plan) -> float:
