@@ -42,7 +42,7 @@ def test_voc_boxes_and_what_is_wrong_with_them(tmp_path: Path) -> None:
     text(notes / "c.xml", "<annotation>")
     text(notes / "d.xml", "<!DOCTYPE a [<!ENTITY x 'y'>]><annotation>&x;</annotation>")
     text(notes / "e.xml", voc(bounds(1, 2, 3, 4), size="<width>640</width><height>480</height>"))
-    text(notes / "f.xml", voc(bounds(1, 2, 3, 4), size=""))
+    text(notes / "f.xml", voc(bounds(1, 2, 3, 4), size="<width>inf</width><height>x</height>"))
     text(notes / "g.xml", f"<annotation><object><name> </name>{bounds(1, 2, 3, 4)}</object></annotation>")
     text(notes / "z.xml", voc())
     found = read("voc", tmp_path, "boxes")

@@ -115,7 +115,7 @@ def _root(path: Path) -> ElementTree.Element:
 def _stated(root: ElementTree.Element) -> Size | None:
     try:
         width, height = (round(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (width, height) if width > 0 and height > 0 else None
 
