@@ -60,6 +60,7 @@ def batch(
 
     from keepsight import executors
     from keepsight.cli.batch_files import Answers, pictures_at
+    from keepsight.data.gallery import bundles
     from keepsight.errors import BadInputError, KeepsightError
     from keepsight.executors import pictures
     from keepsight.training import models
@@ -69,7 +70,8 @@ def batch(
         ws.check_project(project)
         found = pictures_at(source)
         chosen = models.find(ws, project, model)
-        shared = pictures.answering(models.load_bundle(ws, chosen), top_k=top_k, variant=variant)
+        live = bundles.with_changes(ws, project, models.load_bundle(ws, chosen), number=chosen.number)
+        shared = pictures.answering(live, top_k=top_k, variant=variant)
         with executors.of(ws.config) as executor, progress_bar(quiet=json) as on_progress:
             answers = Answers(out, model=chosen.number, resume=resume)
             try:

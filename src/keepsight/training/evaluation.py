@@ -148,13 +148,15 @@ def tail(model: bytes, *, outputs: tuple[str, ...]) -> bytes:
 
 def _from_vectors(bundle: Bundle, part: Part) -> list[Output]:
     module = output_module(bundle.info.task)
-    names = module.TENSORS
+    # A task whose answers rest on more than tensors opens what it needs once, and names the tensors that it wants.
+    opened = getattr(module, "open_decode", None)
+    names, decode = (module.TENSORS, module.decode) if opened is None else opened(bundle)
     session = open_session(tail(bundle.model(), outputs=names))
     found: list[Output] = []
     for start in range(0, len(part), BATCH):
         tensors = session.run(list(names), {FEATURES: part.features[start : start + BATCH]})
         sizes = [(int(width), int(height)) for width, height in part.sizes[start : start + BATCH]]
-        found += module.decode(dict(zip(names, tensors, strict=True)), info=bundle.info, top_k=EVERYTHING, sizes=sizes)
+        found += decode(dict(zip(names, tensors, strict=True)), info=bundle.info, top_k=EVERYTHING, sizes=sizes)
     return found
 
 

@@ -102,7 +102,7 @@ def test_the_gallery_is_everybody_with_a_name(tmp_path: Path) -> None:
     assert trained.figures["rank1"] == 1.0
     assert trained.thresholds["accept"] == pytest.approx(gallery.threshold)
     assert trained.plan["strangers"] == 20
-    assert not trained.frozen
+    assert trained.frozen
 
 
 def test_auto_keeps_the_better_one(tmp_path: Path) -> None:

@@ -114,8 +114,7 @@ def _trained(
         model=network.model,
         held_out=held_out,
         features=np.zeros((len(material.values), 0), np.float32) if seen.features is None else seen.features,
-        # The index vectors do not tell who is in the gallery, so answers always come from pictures.
-        frozen=False,
+        frozen=subject != "face",
         plan={
             "recipe": recipe,
             "subject": subject,

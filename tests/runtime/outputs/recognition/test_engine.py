@@ -9,6 +9,7 @@ from keepsight.errors import BundleError, NotFoundError
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.decode import read
 from keepsight.runtime.outputs import output_module
+from keepsight.runtime.outputs import recognition as module
 from keepsight.runtime.outputs.recognition.answers import in_short, output_of
 from keepsight.runtime.outputs.recognition.engine import RecognitionEngine, space_of
 from keepsight.runtime.outputs.recognition.gallery import Entry
@@ -69,10 +70,22 @@ def test_a_bundle_without_a_gallery_is_refused() -> None:
 
 
 def test_tensors_alone_are_not_decoded() -> None:
-    module = output_module("recognition")
+    assert output_module("recognition") is module
     assert module.summaries(bundle().info) == ()
     with pytest.raises(BundleError, match="without its gallery"):
         module.decode({}, info=bundle().info, top_k=1, sizes=[])
+
+
+def test_vectors_that_are_there_already_give_the_same_answers() -> None:
+    predictor = Predictor(bundle())
+    enrol(predictor, "one", tiny.picture(1))
+    engine = engine_of(predictor)
+    known = bundle(engine.gallery)
+    names, decode = module.open_decode(known)
+    image, info = read(tiny.picture(1), min_side=engine.min_side)
+    vector = engine.view_to_enrol(image, (info.width, info.height)).vector
+    found = decode({names[0]: vector[None]}, info=known.info, top_k=5, sizes=[(8, 8)])[0]
+    assert found.as_dict() == predictor.predict(tiny.picture(1)).output.as_dict()
 
 
 def test_answers_in_short() -> None:

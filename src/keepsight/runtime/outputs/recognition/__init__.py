@@ -6,7 +6,7 @@ bundle (``gallery.npz``) and grows while it is served.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from keepsight.errors import BundleError
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.manifest import BundleInfo
-from keepsight.runtime.outputs.recognition.answers import RecognitionOutput
-from keepsight.runtime.outputs.recognition.engine import RecognitionEngine
+from keepsight.runtime.outputs.recognition.answers import RecognitionOutput, output_of, subject_of
+from keepsight.runtime.outputs.recognition.engine import EMBEDDING, RecognitionEngine
+from keepsight.runtime.outputs.recognition.gallery import PART, Gallery
 
 TENSORS: tuple[str, ...] = ()
 
@@ -42,6 +43,20 @@ def decode(
 def summaries(info: BundleInfo) -> tuple[str, ...]:  # noqa: ARG001 - new names come every week
     """No list: whoever is enrolled tomorrow is an answer, too."""
     return ()
+
+
+def open_decode(bundle: Bundle) -> tuple[tuple[str, ...], Callable[..., list[RecognitionOutput]]]:
+    """The tensors of whole pictures, and what decodes them as `decode` is called, with the gallery of this bundle.
+
+    Raises:
+        BundleError: The gallery cannot be read.
+    """
+    gallery = Gallery.read(bundle.part(PART))
+
+    def decode_with(tensors: Mapping[str, NDArray[np.float32]], *, top_k: int, **_: object) -> list[RecognitionOutput]:
+        return [output_of([subject_of(gallery, row, box=None, top_k=top_k)]) for row in tensors[EMBEDDING]]
+
+    return (EMBEDDING,), decode_with
 
 
 def open_engine(bundle: Bundle, *, variant: str = "float", threads: int = 1) -> RecognitionEngine:
