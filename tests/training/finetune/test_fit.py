@@ -64,7 +64,7 @@ def trainer(kind: type[Tail] = Tail, *, clock: Callable[[], float] = time.monoto
 
 
 @pytest.mark.train
-@pytest.mark.usefixtures("torch_installed")
+@pytest.mark.usefixtures("torch_installed", "one_core")
 @pytest.mark.parametrize("kind", [Crowded, Late])
 def test_a_device_with_little_memory_works_in_pieces_and_learns_the_same(kind: type[Tail]) -> None:
     made = [trainer(each) for each in (Tail, kind)]
@@ -78,7 +78,7 @@ def test_a_device_with_little_memory_works_in_pieces_and_learns_the_same(kind: t
 
 
 @pytest.mark.train
-@pytest.mark.usefixtures("torch_installed")
+@pytest.mark.usefixtures("torch_installed", "one_core")
 def test_pictures_are_judged_in_pieces_too() -> None:
     answers = [trainer(kind).judge(np.arange(COUNT)) for kind in (Tail, Crowded)]
 
@@ -87,7 +87,7 @@ def test_pictures_are_judged_in_pieces_too() -> None:
 
 
 @pytest.mark.train
-@pytest.mark.usefixtures("torch_installed")
+@pytest.mark.usefixtures("torch_installed", "one_core")
 def test_a_device_without_room_for_four_pictures_is_told() -> None:
     class Full(Crowded):
         room = 3
@@ -100,7 +100,7 @@ def test_a_device_without_room_for_four_pictures_is_told() -> None:
 
 
 @pytest.mark.train
-@pytest.mark.usefixtures("torch_installed")
+@pytest.mark.usefixtures("torch_installed", "one_core")
 def test_a_hurried_phase_is_followed_to_the_same_weights() -> None:
     now = 0.0
     rng = np.random.default_rng(1)

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,7 @@ from keepsight.training.finetune.recipe import finetune, held_out
 from keepsight.training.recipes import Trained
 from tests.training.finetune import small
 
-pytestmark = [pytest.mark.train, pytest.mark.usefixtures("torch_installed")]
-
-
-@pytest.fixture(autouse=True)
-def one_core() -> Iterator[None]:
-    """A network this small is trained fastest by one thread."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    yield
-    os.sched_setaffinity(0, before)
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("torch_installed", "one_core")]
 
 
 class Killed(Exception):
