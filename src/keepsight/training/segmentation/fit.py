@@ -29,8 +29,9 @@ from keepsight.zoo.u2net import ALPHA, LOGITS
 
 CHECKPOINT = "segmentation.pt"
 CHECKPOINT_EVERY_S = 60.0
-BATCH = 4
-RATE = 2e-4
+BATCH = 2
+# A larger one first spoils what a well-trained network knows, and needs many steps to make up for it.
+RATE = 4e-5
 WANTED_EPOCHS = 15
 MOST_STEPS, LEAST_STEPS = 3000, 8
 EVALUATIONS = 6
@@ -52,12 +53,10 @@ class Plan:
 
     Attributes:
         course: Its steps and pace; ``kept_at`` is 0 where the pretrained weights were the best.
-        half: Convolutions in bfloat16.
         batch, rate: Pictures and learning rate of a step.
     """
 
     course: Course
-    half: bool = False
     batch: int = BATCH
     rate: float = RATE
 
@@ -138,7 +137,7 @@ class Trainer:
         # Deciding costs time, and an attempt that goes on must follow the same course.
         plan = self._given or (Plan.from_dict(saved["plan"]) if saved else self._decided())
         state, steps = _State(seconds=self._seconds()), plan.course.steps
-        tail = self._tail(half=plan.half)
+        tail = self._tail()
         parameters = list(tail.parameters.values())
         optimiser = torch.optim.AdamW(parameters, lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0)
         average = [value.detach().clone() for value in parameters]
@@ -225,7 +224,7 @@ class Trainer:
     def _decided(self) -> Plan:
         """So many steps as fit, and as many as make sense for so many pictures."""
         wanted = min(MOST_STEPS, math.ceil(WANTED_EPOCHS * len(self._rows) / BATCH))
-        half, step_s = self._speed()
+        step_s = self._step_seconds()
         if math.isfinite(self._budget.total_s):
             judging_s = EVALUATIONS * len(self._judges) * step_s / BATCH * _JUDGE_SHARE
             fits = int((self._budget.left_s * (1 - _RESERVE) - judging_s) / step_s)
@@ -239,25 +238,21 @@ class Trainer:
                     needed_minutes=needed,
                 )
             wanted = min(wanted, fits)
-        return Plan(Course(steps=wanted, ended_at=wanted, kept_at=wanted), half=half)
+        return Plan(Course(steps=wanted, ended_at=wanted, kept_at=wanted))
 
-    def _speed(self) -> tuple[bool, float]:
-        """Whether bfloat16 is clearly quicker here, and seconds for a step."""
+    def _step_seconds(self) -> float:
+        """Seconds for a step on this machine, now."""
         import torch
 
         self._progress({"text": "measuring this machine"})
-        found = []
-        for half in (False, True):
-            tail = self._tail(half=half)
-            taken = []
-            for _ in range(2):
-                began = self._budget.spent_s
-                images = torch.rand((1, *self._shape)).contiguous(memory_format=torch.channels_last)
-                tail(images).square().mean().backward()
-                taken.append(self._budget.spent_s - began)
-            found.append(min(taken))
-        half = found[1] < 0.8 * found[0]
-        return half, BATCH * found[half]
+        tail = self._tail()
+        taken = []
+        for _ in range(3):
+            began = self._budget.spent_s
+            images = torch.rand((1, *self._shape)).contiguous(memory_format=torch.channels_last)
+            tail(images).square().mean().backward()
+            taken.append(self._budget.spent_s - began)
+        return BATCH * min(taken)
 
     def _seconds(self) -> float:
         """How long training may take, judging included."""
@@ -314,8 +309,8 @@ class Trainer:
 
     # Keeping
 
-    def _tail(self, *, half: bool) -> Tail:
-        return Tail(self._part, Cut(INPUT, self._shape, 1.0), half=half, output=LOGITS)
+    def _tail(self) -> Tail:
+        return Tail(self._part, Cut(INPUT, self._shape, 1.0), output=LOGITS)
 
     def _save(
         self, plan: Plan, state: _State, parameters: list[Any], *, average: list[Any], best: list[Any], optimiser: Any
