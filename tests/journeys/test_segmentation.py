@@ -29,7 +29,7 @@ SETTINGS = """projects:
 
 @pytest.fixture
 def place(tmp_path: Path, environment: dict[str, str], test_data: Path) -> Workplace:
-    """A workspace with the weights, four pictures and their masks, one mask of another size and one that is empty."""
+    """A workspace with the weights, pictures and their masks, one mask of another size and one that is empty."""
     try:
         fetch.fetch("u2netp", cache=Path(environment["KEEPSIGHT_CACHE"]))
     except WeightsError as error:
@@ -38,10 +38,10 @@ def place(tmp_path: Path, environment: dict[str, str], test_data: Path) -> Workp
     root.mkdir()
     (root / "keepsight.yaml").write_text(SETTINGS)
     source = test_data / "clothing-coparsing-masks"
-    for split in ("train", "test"):
+    for split, count in (("train", 3), ("test", 1)):
         for kind in ("images", "masks"):
             (root / "photos" / split / kind).mkdir(parents=True)
-        for picture in sorted((source / split / "images").glob("*.jpg"))[:3]:
+        for picture in sorted((source / split / "images").glob("*.jpg"))[:count]:
             shutil.copy(picture, root / "photos" / split / "images")
             mask = source / split / "masks" / f"{picture.stem}.png"
             shutil.copy(mask, root / "photos" / split / "masks")
@@ -60,7 +60,7 @@ def test_a_product_photo_leaves_its_background(place: Workplace, shared: Callabl
     assert "50 x 60" in told
     place.run("train", "cutout")
     figures = place.json("models", "show", "cutout")["metrics"]
-    assert figures["iou"]["n"] == 3
+    assert figures["iou"]["n"] == 1
     assert figures["iou"]["value"] > 0.85
 
     picture = sorted((place.root / "photos" / "test" / "images").glob("*.jpg"))[0]
