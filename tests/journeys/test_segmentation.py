@@ -47,8 +47,8 @@ def place(tmp_path: Path, environment: dict[str, str], test_data: Path) -> Workp
             shutil.copy(mask, root / "photos" / split / "masks")
     masks = sorted((root / "photos" / "train" / "masks").glob("*.png"))
     Image.new("1", (50, 60), 1).save(masks[0])
-    with Image.open(masks[1]) as mask:
-        size = mask.size
+    with Image.open(masks[1]) as opened:
+        size = opened.size
     Image.new("1", size).save(masks[1])
     return Workplace(root, environment)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ def test_it_learns_and_a_replay_gives_the_same_bytes(tmp_path: Path) -> None:
     best = max(overlap for _, overlap in found.curve)
     assert best > 0.8
     assert dict(found.curve)[found.plan.course.kept_at] == best
-    plan = Plan.from_dict(json.loads(json.dumps(asdict(found.plan))))
+    plan = Plan.from_dict(json.loads(json.dumps(found.plan.as_dict())))
     assert plan == found.plan
     again = trainer(tmp_path / "b", plan=plan).run()
     assert again.model == found.model

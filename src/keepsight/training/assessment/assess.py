@@ -90,7 +90,7 @@ def assess(
         "mistakes": _mistakes(
             test,
             answered,
-            scores,
+            np.where(right, 1.0, scores),
             lambda: Neighbours.of(ws, bundle, parts["training"], backbone=backbone, seed=seed, progress=progress),
         ),
         "explained_by": None if explain.activation_maps(bundle) is None else explain.NAME,
@@ -114,7 +114,7 @@ def _uncalibrated(bundle: Bundle, answered: Answers) -> NDArray[np.float64] | No
 def _mistakes(
     test: Part, answered: Answers, scores: NDArray[np.float64], neighbours: Callable[[], Neighbours]
 ) -> list[dict[str, Any]]:
-    """Answers that are not wholly right, the worst first, and of equally bad ones the surest."""
+    """Answers that need correcting (``scores`` below 1), the worst first, and of equally bad ones the surest."""
     wrong = [
         (output.confidence, place, output.label)
         for place, output in enumerate(answered.outputs)

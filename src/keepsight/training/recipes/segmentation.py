@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -94,7 +93,7 @@ def finetune(material: Material) -> Trained:
         ).run()
     finally:
         torch.set_num_threads(threads)
-    plan = {"recipe": "finetune", "network": network.entry.name, "hold_out": rule, "training": asdict(fitted.plan)}
+    plan = {"recipe": "finetune", "network": network.entry.name, "hold_out": rule, "training": fitted.plan.as_dict()}
     places = _some(np.flatnonzero(held), material.seed)
     return _judged(material, network, fitted.model, places, plan=plan, curve=fitted.curve)
 

@@ -60,9 +60,13 @@ class Plan:
     batch: int = BATCH
     rate: float = RATE
 
+    def as_dict(self) -> dict[str, Any]:
+        """For a run's record."""
+        return {"course": self.course.as_dict(), "batch": self.batch, "rate": self.rate}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        """The plan that ``dataclasses.asdict`` and JSON wrote."""
+        """The plan that ``as_dict`` wrote."""
         return cls(**{**values, "course": Course.from_dict(values["course"])})
 
 
@@ -322,7 +326,7 @@ class Trainer:
         torch.save(
             {
                 "key": self._key(),
-                "plan": asdict(plan),
+                "plan": plan.as_dict(),
                 "state": asdict(state),
                 "parameters": [value.detach() for value in parameters],
                 "average": average,
