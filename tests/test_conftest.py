@@ -24,10 +24,13 @@ def test_that_is_skipped():
     [("1", 1, "allows no skips: Skipped: no camera"), ("0", 0, "1 skipped")],
 )
 def test_a_strict_session_lets_nothing_be_skipped(strict: str, code: int, said: str, tmp_path: Path) -> None:
-    shutil.copy(Path(__file__).parent / "conftest.py", tmp_path)
+    here = Path(__file__).parent
+    shutil.copy(here / "conftest.py", tmp_path)
     (tmp_path / "test_some.py").write_text(SKIPPED)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
-    env = {**os.environ, "KEEPSIGHT_TEST_STRICT": strict}
+    # What conftest.py imports from the tests stands beside it, which the copy does not.
+    paths = [str(here.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    env = {**os.environ, "KEEPSIGHT_TEST_STRICT": strict, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     answer = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert answer.returncode == code, answer.stdout
     assert said in answer.stdout
