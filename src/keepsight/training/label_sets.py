@@ -84,7 +84,6 @@ def fit(
             held[:, place] = share
             continue
         labels = column.astype(np.int64)
-        done = place / k
         head = fit_head(
             features,
             labels,
@@ -94,7 +93,7 @@ def fit(
             search=search,
             validation=judge(labels, validation),
             axes=axes,
-            on_progress=lambda share, done=done: on_progress(done + share / k),  # type: ignore[misc]
+            on_progress=_from(place / k, 1 / k, on_progress),
         )
         weight[place] = (head.weight[1] - head.weight[0]) / head.temperature
         bias[place] = (head.bias[1] - head.bias[0]) / head.temperature
@@ -103,6 +102,11 @@ def fit(
         plans[name] = {key: value for key, value in head.plan.items() if key not in ("recipe", "seed", "candidates")}
     on_progress(1.0)
     return SetHead(weight, bias, search.power, held, judged, {"recipe": "head", "seed": seed, "labels": plans})
+
+
+def _from(done: float, part: float, on_progress: Callable[[float], None]) -> Callable[[float], None]:
+    """Tells the share that is finished while a part of the work is done, of which ``done`` came before."""
+    return lambda share: on_progress(done + share * part)
 
 
 def threshold_for(held: Floats, true: Bools, *, rate: float) -> float:
