@@ -55,6 +55,8 @@ def test_what_was_learned_is_what_is_served(tmp_path: Path, task: str, key: str)
     given = material(tmp_path, task=task, key=key)
     trained = recipes.get(task, "auto")(given)
     assert trained.held_out.judged.all()
+    again = recipes.get(task, "auto")(replace(given, plan=trained.plan))
+    assert again.model == trained.model
     assert trained.held_out.right.mean() > 0.9
     assert trained.figures["right"] == pytest.approx(trained.held_out.right.mean())
     info = BundleInfo(

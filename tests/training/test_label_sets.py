@@ -70,6 +70,17 @@ def test_the_graph_answers_the_chances_of_the_head() -> None:
     np.testing.assert_allclose(logits, normalise(features, power=head.power) @ head.weight.T + head.bias, atol=1e-4)
 
 
+def test_little_time_means_fewer_axes(rows: tuple[np.ndarray, np.ndarray]) -> None:
+    assert label_sets.affordable_axes(3000, 40, seconds=300) == label_sets.FEW_AXES
+    assert label_sets.affordable_axes(3000, 4, seconds=300) == label_sets.AXES
+    features, present = rows
+    few = label_sets.fit(
+        features, present[:, :1], np.arange(N), names=["a"], validation=np.zeros(N, bool), seed=0, most_axes=4,
+        on_progress=lambda _share: None,
+    )  # fmt: skip
+    assert few.plan["axes"] == few.plan["labels"]["a"]["rank"] == 4
+
+
 def test_a_threshold_keeps_the_stated_rate_on_new_pictures() -> None:
     rng = np.random.default_rng(2)
     rates = []

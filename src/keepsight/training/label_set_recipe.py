@@ -26,6 +26,9 @@ def head(material: Material, *, limit: Limit) -> Trained:
     task = tasks.get(material.task)
     labels = [set(task.classes(value)) for value in material.values]
     present = np.array([[name in row for name in material.names] for row in labels], np.bool_)
+    # What comes after the fit takes time too.
+    seconds = material.budget.left_s / 2
+    axes = label_sets.affordable_axes(len(labels), len(material.names), seconds=seconds)
     fitted = label_sets.fit(
         material.features,
         present,
@@ -33,6 +36,7 @@ def head(material: Material, *, limit: Limit) -> Trained:
         names=material.names,
         validation=material.validation,
         seed=material.seed,
+        most_axes=axes if material.plan is None else int(material.plan["axes"]),
         on_progress=lambda share: material.progress({"text": "training", "done": share, "total": 1.0}),
     )
     limits = np.full(len(material.names), EVEN)
