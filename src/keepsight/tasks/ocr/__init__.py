@@ -20,12 +20,22 @@ from keepsight.runtime.outputs.ocr.text import summary
 from keepsight.tasks.ocr.metrics import OcrMetrics, evaluate, right, score
 
 __all__ = [
-    "FIXED_PLACES", "HEADLINE", "OcrMetrics", "canonical", "check_trainable", "classes", "evaluate", "parse", "right",
-    "score", "stratum", "summary", "uncertainty", "validate",
+    "FIGURES", "FIXED_PLACES", "HEADLINE", "OcrMetrics", "canonical", "check_trainable", "classes", "evaluate", "fits",
+    "parse", "right", "score", "stratum", "summary", "uncertainty", "validate",
 ]  # fmt: skip
 
 HEADLINE = "score"
 FIXED_PLACES = True
+FIGURES = {
+    "score": "right fields, or characters",
+    "fields": "fields exactly right",
+    "right": "documents with nothing to correct",
+    "cer": "wrong characters",
+    "cer_caseless": "wrong characters, but for case",
+    "wer": "wrong words",
+    "found": "lines found",
+}
+"""The figures in words, in the order to read them."""
 LONGEST_TEXT = 2000
 LONGEST_NAME = 60
 

@@ -28,7 +28,7 @@ document.addEventListener("alpine:init", () => {
         return;
       }
       event.preventDefault();
-      if (target.matches("input")) {
+      if (target.matches("input, textarea")) {
         target.focus();
       } else {
         target.click();

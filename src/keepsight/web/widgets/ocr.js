@@ -207,8 +207,8 @@ document.addEventListener("alpine:init", () => {
         label.className = "document-field";
         const title = document.createElement("span");
         title.textContent = name;
-        const input = document.createElement("input");
-        input.type = "text";
+        const input = document.createElement("textarea");
+        input.rows = 1;
         input.maxLength = 2000;
         input.dataset.field = name;
         label.append(title, input);
