@@ -353,8 +353,9 @@ def _chosen(
     Without held-out lines nothing can show that the new weights are better, and the old ones stay.
     """
     new = {name: value.clone() for name, value in network.state_dict().items()}
-    before = (_errors(reader.recogniser, held, reader), _errors(reader.recogniser, general, reader))
+    before = (_errors(reader.recogniser, held, reader), _errors(reader.recogniser, general, reader, caseless=True))
     best, chosen, network_bytes = 0.0, before, None
+    tried = []
     candidates = [replayed] if replayed is not None else [share for share in _MIXTURES if held and share > 0]
     for share in candidates:
         if not share:
@@ -367,7 +368,8 @@ def _chosen(
             }
         )
         content = _exported(network)
-        found = (_errors(content, held, reader), _errors(content, general, reader))
+        found = (_errors(content, held, reader), _errors(content, general, reader, caseless=True))
+        tried.append({"share": share, "cer": found[0], "general": found[1]})
         better = found[0] < chosen[0] and found[1] <= before[1] + _FORGETTING
         if better or replayed is not None:
             best, chosen, network_bytes = share, found, content
@@ -376,14 +378,21 @@ def _chosen(
         "cer_after": chosen[0] if held else None,
         "general_before": before[1],
         "general_after": chosen[1],
+        "tried": tried,
     }
     return best, network_bytes, figures
 
 
-def _errors(recogniser: bytes, lines: Sequence[_Line], reader: Reader) -> float:
-    """Characters wrong over characters there are."""
+def _errors(recogniser: bytes, lines: Sequence[_Line], reader: Reader, *, caseless: bool = False) -> float:
+    """Characters wrong over characters there are; ``caseless`` takes upper and lower case as equal.
+
+    Whether case counts, the own documents teach: transcripts in upper case are no reason to keep the old weights.
+    """
     read = recognition.read(open_session(recogniser), [line.image for line in lines], characters=reader.characters)
-    wrong = sum(edit_distance(" ".join(one.text.split()), line.text) for one, line in zip(read, lines, strict=True))
+    wrong = 0
+    for one, line in zip(read, lines, strict=True):
+        told, true = " ".join(one.text.split()), line.text
+        wrong += edit_distance(told.casefold(), true.casefold()) if caseless else edit_distance(told, true)
     return wrong / max(1, sum(len(line.text) for line in lines))
 
 
