@@ -154,7 +154,11 @@ def _width(material: Material, subject: str) -> int:
 
 
 def _held_out(count: int, pictures: Sequence[int] | Any, found: Trials, calibration: Any, *, people: int) -> HeldOut:
-    """The trials by picture: right where all its subjects are, as sure as all of them together."""
+    """The trials by picture: right where all its subjects are, as sure as all of them together.
+
+    The score, by which recipes are chosen, is that the right name came first, whatever the threshold: how many
+    strangers may pass is the user's to say, and it must not decide which vectors are the better ones.
+    """
     confidence, right = trying.answered(found, calibration, people=people)
     held_out = HeldOut.nothing(count)
     for place in np.unique(pictures):
@@ -162,7 +166,7 @@ def _held_out(count: int, pictures: Sequence[int] | Any, found: Trials, calibrat
         held_out.judged[place] = bool(found.judged[mine].all())
         held_out.confidence[place] = float(np.prod(confidence[mine]))
         held_out.right[place] = bool(right[mine].all())
-        held_out.score[place] = float(right[mine].mean())
+        held_out.score[place] = float(found.first[mine].mean())
     return held_out
 
 
@@ -171,7 +175,7 @@ def _figures(found: Trials, held_out: HeldOut, *, threshold: float) -> dict[str,
     judged = found.judged
     there = found.best > -1.0
     return {
-        "identification": float(held_out.score[held_out.judged].mean()) if held_out.judged.any() else None,
+        "identification": float(held_out.right[held_out.judged].mean()) if held_out.judged.any() else None,
         "rank1": float(found.first[judged].mean()) if judged.any() else None,
         "rejection": float((found.best[there] < threshold).mean()) if there.any() else None,
         "pictures": int(held_out.judged.sum()),
