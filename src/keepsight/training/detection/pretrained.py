@@ -75,7 +75,7 @@ def _unknown(names: Sequence[str]) -> DataError:
     hints = [f'"{found[0]}" for "{name}"' for name, found in near.items() if found]
     return DataError(
         f"The pretrained detector does not know {', '.join(names[:10])}{' and others' if len(names) > 10 else ''}.",
-        expected=f"classes of COCO: {', '.join(ssd_mobilenet.LABELS)}.",
+        expected=f"some of COCO's {len(ssd_mobilenet.LABELS)} classes, such as {', '.join(ssd_mobilenet.LABELS[:8])}.",
         do=(f"Name the classes as COCO does ({', '.join(hints)}), or train" if hints else "Train")
         + " with the recipe `auto`.",
         classes=list(names),
