@@ -241,7 +241,7 @@ def build(job: Job, progress: Progress) -> tuple[Bundle, dict[str, Any]]:
         "dataset": {"version": version.number, "digest": version.digest},
         "backbone": {"name": job.backbone.name, "digest": job.backbone.digest},
         "pictures": {name: len(part) for name, part in parts.items()},
-        "model_digest": hashlib.sha256(trained.model).hexdigest(),
+        "model_digest": _digest(trained),
         "int8_digest": None if int8_model is None else hashlib.sha256(int8_model).hexdigest(),
         "bundle_digest": made.digest,
         "environment": environment(),
@@ -272,6 +272,14 @@ def _travelling(
         folder=material_.folder,
         budget=material_.budget,
     )
+
+
+def _digest(trained: recipes.Trained) -> str:
+    """Names what was trained: the network, and whatever the task has besides it."""
+    total = hashlib.sha256(trained.model)
+    for name in sorted(trained.parts):
+        total.update(hashlib.sha256(trained.parts[name]).digest())
+    return total.hexdigest()
 
 
 def environment() -> dict[str, Any]:

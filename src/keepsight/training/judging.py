@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +14,7 @@ from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.outputs import output_module
 from keepsight.runtime.predictor import Prediction, Predictor
 from keepsight.training.evaluation import EVERYTHING
+from keepsight.training.processors import cores
 from keepsight.training.recipes import HeldOut, Material
 
 
@@ -62,7 +62,7 @@ def answered(material: Material, bundle: Bundle, places: Sequence[int]) -> list[
             return None
 
     found = []
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for result in pool.map(answer, places):
             done += 1
             if done % 16 == 0 or done == len(places):
@@ -70,7 +70,3 @@ def answered(material: Material, bundle: Bundle, places: Sequence[int]) -> list[
             if result is not None:
                 found.append(result)
     return found
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

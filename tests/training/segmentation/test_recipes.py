@@ -11,7 +11,7 @@ import pytest
 
 from keepsight.errors import DataError, WeightsError
 from keepsight.runtime.session import open_session
-from keepsight.training import recipes
+from keepsight.training import processors, recipes
 from keepsight.training.finetune.course import Course
 from keepsight.training.recipes import segmentation as module
 from keepsight.training.segmentation import fit
@@ -44,7 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     network = matting.pretrained(sharpness=8)
     monkeypatch.setattr(module, "_network", lambda material: network)
     plan = fit.Plan(Course(steps=30, ended_at=30, kept_at=30), rate=0.05)
-    monkeypatch.setattr(module, "_cores", lambda: 1)
+    monkeypatch.setattr(processors, "cores", lambda: 1)
     monkeypatch.setattr(fit.Trainer, "_decided", lambda self: plan)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from keepsight import tasks
 from keepsight.data.splits import grouped_folds
-from keepsight.errors import BudgetError, DataError, MissingExtraError
+from keepsight.errors import BudgetError, DataError
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.manifest import BundleInfo
 from keepsight.runtime.outputs.detection import SHOW, decode
@@ -31,6 +30,7 @@ from keepsight.training.detection.settings import Plan
 from keepsight.training.detection.views import Views
 from keepsight.training.evaluation import EVERYTHING
 from keepsight.training.judging import answered
+from keepsight.training.processors import torch_on_all_cores
 from keepsight.training.recipes import HeldOut, Material, Trained
 from keepsight.zoo import torch_networks
 
@@ -60,22 +60,8 @@ def train(material: Material, *, architecture: str | None = None) -> Trained:
         DataError: No picture that may be learned from has a box.
         TrainingError: The network cannot be trained.
     """
-    try:
-        import torch
-        import torchvision  # noqa: F401 - the detectors are its
-    except ImportError as error:
-        raise MissingExtraError(
-            f"torch cannot be loaded, which detectors are trained with ({error}).",
-            expected='the extra "train".',
-            do="Run `pip install keepsight[train]`, or take the recipe `pretrained`.",
-            extra="train",
-        ) from error
-    threads = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    try:
+    with torch_on_all_cores("detectors are", instead="pretrained"):
         return _Run(material, architecture).trained()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def held_out(material: Material) -> tuple[Bools, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from keepsight.runtime.outputs.ocr.engine import OcrEngine, Prepared
 from keepsight.runtime.outputs.ocr.fields import Document
 from keepsight.runtime.outputs.ocr.regions import Reading
 from keepsight.runtime.preprocess import Preprocessing
+from keepsight.training.processors import cores
 from keepsight.training.recipes import Material
 from keepsight.zoo import paddle_ocr, pretrained
 
@@ -176,8 +176,8 @@ def read_all(material: Material, reader: Reader, places: Sequence[int], *, reser
         return found
 
     found: list[Page] = []
-    with ThreadPoolExecutor(_cores()) as pool:
-        for done, chunk in _chunks(places, size=2 * _cores()):
+    with ThreadPoolExecutor(cores()) as pool:
+        for done, chunk in _chunks(places, size=2 * cores()):
             if found and material.plan is None and material.budget.left_s < reserve_s:
                 break
             found += [result for result in pool.map(one, chunk) if result is not None]
@@ -226,7 +226,3 @@ def unknown_characters(texts: Sequence[str], characters: Sequence[str]) -> Mappi
         for sign in set(text) - known:
             counts[sign] = counts.get(sign, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepsight.data.splits import cluster_near_duplicates, grouped_folds, join_groups, near_duplicate_threshold
-from keepsight.errors import BudgetError, MissingExtraError, PictureError, TrainingError
+from keepsight.errors import BudgetError, PictureError, TrainingError
 from keepsight.runtime.decode import decode
 from keepsight.runtime.session import FEATURES, INPUT, open_session
 from keepsight.tasks.reliability import expected_calibration_error
@@ -35,6 +34,7 @@ from keepsight.training.finetune.trials import Bench
 from keepsight.training.finetune.views import Views
 from keepsight.training.head import softmax
 from keepsight.training.holdout import judge
+from keepsight.training.processors import cores, torch_on_all_cores
 from keepsight.training.recipes import HeldOut, Material, Trained
 
 Bools = NDArray[np.bool_]
@@ -57,28 +57,15 @@ def finetune(material: Material) -> Trained:
         StorageError: The activations do not fit on the disk.
         TrainingError: The network cannot be trained.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError(
-            f"torch cannot be loaded, which fine-tuning trains with ({error}).",
-            expected='the extra "train".',
-            do="Run `pip install keepsight[train]`, or train with the recipe `head`.",
-            extra="train",
-        ) from error
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(_cores())
-    try:
-        return _Run(material).trained()
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            "The memory of the device has no room for the network.",
-            expected="room for it, its optimiser and a few pictures.",
-            do="Free the device for this run, choose a smaller train.backbone, or train with the recipe `head`.",
-        ) from error
-    finally:
-        torch.set_num_threads(threads)
+    with torch_on_all_cores("networks are", instead="head") as torch:
+        try:
+            return _Run(material).trained()
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                "The memory of the device has no room for the network.",
+                expected="room for it, its optimiser and a few pictures.",
+                do="Free the device for this run, choose a smaller train.backbone, or train with the recipe `head`.",
+            ) from error
 
 
 def held_out(material: Material) -> tuple[Bools, str]:
@@ -283,7 +270,7 @@ class _Run:
         head = Classifier(material.features[rows], len(material.names))
         head.probe(material.features[rows], labels[rows])
         weight, bias = head.linear()
-        session: Any = open_session(material.backbone.onnx, threads=_cores())
+        session: Any = open_session(material.backbone.onnx, threads=cores())
         preprocessing = material.backbone.preprocessing
 
         def answer(given: list[Any]) -> NDArray[np.int64]:
@@ -311,9 +298,9 @@ class _Run:
         session = self._session(cut)
         views = self._views(replace(plan, views=1))
         clock = material.budget.clock
-        size = min(_TIMED * _cores(), len(material.labels))
+        size = min(_TIMED * cores(), len(material.labels))
         taken = []
-        with ThreadPoolExecutor(_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for _ in range(3):
                 began = clock()
                 found = [each for each in views.many(pool, range(size))() if each is not None]
@@ -332,7 +319,7 @@ class _Run:
 
     def _session(self, cut: Cut) -> Any:
         part = trunk(self.model, cut, any_size=self.scalable)
-        return open_session(part, threads=_cores()) if part else None
+        return open_session(part, threads=cores()) if part else None
 
     def _cache(self, plan: Plan, cut: Cut) -> tuple[Cache, Plan]:
         channels, height, width = cut.shape
@@ -357,7 +344,7 @@ class _Run:
             plain=cut.shape,
             view=view,
             key=key,
-            threads=_cores(),
+            threads=cores(),
             progress=lambda done: self._tell("looking at views of pictures", done, count),
         )
         return cache, plan
@@ -504,7 +491,3 @@ class _Run:
         with torch.no_grad():
             found = trainer.tail(torch.from_numpy(maps).to(self.device), exact=True).cpu().numpy()
         export.check(model, stacked, found)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

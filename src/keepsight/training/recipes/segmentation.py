@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keepsight.data.splits import grouped_folds
-from keepsight.errors import DataError, MissingExtraError
+from keepsight.errors import DataError
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.manifest import BundleInfo
 from keepsight.runtime.outputs.segmentation import EVEN_NAME, expected_overlap
 from keepsight.tasks import segmentation
 from keepsight.training import judging
 from keepsight.training.automatic import better_of
+from keepsight.training.processors import torch_on_all_cores
 from keepsight.training.recipes import PRETRAINED, Material, Recipe, Trained
 from keepsight.training.segmentation import calibration
 from keepsight.zoo import catalogue
@@ -48,15 +48,11 @@ def finetune(material: Material) -> Trained:
         BudgetError: The time that is left is too short.
         TrainingError: The network cannot be trained.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError(
-            f"torch cannot be loaded, which masks are trained with ({error}).",
-            expected='the extra "train".',
-            do="Run `pip install keepsight[train]`, or train with the recipe `pretrained`.",
-            extra="train",
-        ) from error
+    with torch_on_all_cores("masks are", instead="pretrained"):
+        return _finetuned(material)
+
+
+def _finetuned(material: Material) -> Trained:
     from keepsight.training.segmentation.fit import Plan, Trainer
     from keepsight.training.segmentation.views import Views
 
@@ -77,22 +73,17 @@ def finetune(material: Material) -> Trained:
         seed=material.seed,
     )
     given = None if material.plan is None else Plan.from_dict(material.plan["training"])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(_cores())
-    try:
-        fitted = Trainer(
-            network.content,
-            views,
-            rows=rows.tolist(),
-            held=np.flatnonzero(held).tolist(),
-            seed=material.seed,
-            folder=material.folder,
-            budget=material.budget,
-            plan=given,
-            progress=material.progress,
-        ).run()
-    finally:
-        torch.set_num_threads(threads)
+    fitted = Trainer(
+        network.content,
+        views,
+        rows=rows.tolist(),
+        held=np.flatnonzero(held).tolist(),
+        seed=material.seed,
+        folder=material.folder,
+        budget=material.budget,
+        plan=given,
+        progress=material.progress,
+    ).run()
     plan = {"recipe": "finetune", "network": network.entry.name, "hold_out": rule, "training": fitted.plan.as_dict()}
     places = _some(np.flatnonzero(held), material.seed)
     return _judged(material, network, fitted.model, places, plan=plan, curve=fitted.curve)
@@ -168,10 +159,6 @@ def _judged(
         licences=network.entry.licences,
         from_backbone=False,
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _matte(answer: Any) -> NDArray[np.float32]:

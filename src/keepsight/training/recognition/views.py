@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from keepsight.runtime.outputs.recognition.engine import EMBEDDER, RecognitionEn
 from keepsight.runtime.outputs.recognition.gallery import PART, Gallery
 from keepsight.tasks.recognition import UNKNOWN
 from keepsight.tasks.recognition.matching import matched
+from keepsight.training.processors import cores
 from keepsight.training.recipes import Material
 from keepsight.zoo import faces, pretrained
 
@@ -99,7 +99,7 @@ def of_faces(material: Material) -> Views:
         seen = engine.see([engine.prepare(image, (info.width, info.height))])[0]
         return seen.views, seen.features
 
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for place, seen in enumerate(pool.map(look, range(len(material.values)))):
             if place % 16 == 0:
                 material.progress({"text": "finding faces", "done": place, "total": len(material.values)})
@@ -147,7 +147,3 @@ def _named(seen: tuple[View, ...], subjects: list[dict[str, object]]) -> Iterato
         if true is not None:
             view = None if one is None else seen[int(one["place"])]
             yield "no face in the box", view, str(true["label"])
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from keepsight.tasks.segmentation.figures import intersection_over_union
 from keepsight.training.budget import Budget
 from keepsight.training.finetune.course import Course, Pace
 from keepsight.training.finetune.network import Cut, Tail, with_weights
+from keepsight.training.processors import cores
 from keepsight.training.segmentation.views import Floats, Views
 from keepsight.zoo.u2net import ALPHA, LOGITS
 
@@ -299,7 +299,7 @@ class Trainer:
     def _judge(self, tail: Tail, average: list[Any], state: _State) -> bool:
         """Notes the overlap of the averaged weights on held-out pictures; whether it is the best until now."""
         weights = dict(zip(tail.parameters, average, strict=True))
-        session: Any = open_session(with_weights(self._whole, tail.state(weights)), threads=_cores())
+        session: Any = open_session(with_weights(self._whole, tail.state(weights)), threads=cores())
         found = [
             intersection_over_union(session.run([ALPHA], {INPUT: image[None]})[0][0] >= 0.5, target >= 0.5)
             for image, target in self._judges
@@ -375,7 +375,3 @@ def _restore(parameters: list[Any], values: Sequence[Any]) -> None:
     with torch.no_grad():
         for parameter, value in zip(parameters, values, strict=True):
             parameter.copy_(value)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
