@@ -17,7 +17,7 @@ from keepsight.loop.faults import fault_point
 Progress = Callable[[Mapping[str, Any]], None]
 
 
-class PluginError(DataError):
+class TroubleError(DataError):
     """A class that the parent process has never heard of."""
 
     code = "plugin_trouble"
@@ -52,7 +52,7 @@ def refuse(payload: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def refuse_as_plugin(payload: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    raise PluginError("Odd.", expected="even.", do="Add one.")
+    raise TroubleError("Odd.", expected="even.", do="Add one.")
 
 
 def stumble(payload: dict[str, Any], progress: Progress) -> dict[str, Any]:

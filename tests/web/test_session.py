@@ -137,7 +137,7 @@ def test_a_changed_or_old_cookie_is_nobodys(ws: Workspace) -> None:
 
 def test_a_form_of_any_length_is_not_read(browser: Any) -> None:
     key = browser.form_key()
-    for size, status in ((1_000, 401), (100_000, 413), (10_000_000, 413)):
+    for size, status in ((1_000, 401), (1_000_000, 413), (10_000_000, 413)):
         answer = browser.client.post("/login", data={"form_key": key, "token": "x" * size})
         assert answer.status_code == status, size
 

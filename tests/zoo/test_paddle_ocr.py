@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from keepsight.errors import WeightsError
 from keepsight.zoo import fetch, paddle_ocr, pretrained
 from keepsight.zoo.entry import Entry
+from tests.zoo.conftest import Weights
 
 
 def small_network(*, stored: bool = False) -> bytes:
@@ -81,13 +82,12 @@ def test_another_file_is_refused() -> None:
 
 
 @pytest.mark.parametrize("entry", paddle_ocr.ENTRIES, ids=lambda entry: entry.name)
-def test_published_networks(entry: Entry) -> None:
-    if not fetch.available(entry):
-        pytest.skip(f"{entry.name} is not on this machine")
-    built = pretrained.build(entry)
+def test_published_networks(entry: Entry, weights: Weights) -> None:
+    cache = weights(entry.name)
+    built = pretrained.build(entry, cache=cache)
     height = 96 if entry.name.endswith("det") else 48
     picture = np.random.default_rng(2).random((1, 3, height, 192), np.float32)
-    expected = run(fetch.read_weights(entry), "x", picture[:, ::-1].copy())[0]
+    expected = run(fetch.read_weights(entry, cache=cache), "x", picture[:, ::-1].copy())[0]
     results = run(built, "image", picture)
     np.testing.assert_allclose(results[-1], expected, atol=1e-4)
     if entry.features_dim:
