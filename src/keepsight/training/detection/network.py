@@ -254,6 +254,31 @@ def _smaller(inward: int, outward: int) -> Any:
     )
 
 
+def _regression(anchors: int) -> Any:
+    """torchvision's regression head with a softplus for its ReLU.
+
+    A distance that the ReLU cuts to zero has no gradient. Where the first steps push all of them there, as small, flat
+    boxes do, every box stays a point for ever, while its score goes on learning.
+    """
+    import torch
+    from torchvision.models.detection import fcos
+
+    class Regression(fcos.FCOSRegressionHead):  # type: ignore[misc] # its type is not known to mypy
+        def forward(self, x: list[Any]) -> tuple[Any, Any]:
+            distances: list[Any] = []
+            centres: list[Any] = []
+            for each in x:
+                seen = self.conv(each)
+                found = torch.nn.functional.softplus(self.bbox_reg(seen))
+                for outputs, maps, width in ((distances, found, 4), (centres, self.bbox_ctrness(seen), 1)):
+                    n, _, height, columns = maps.shape
+                    by_place = maps.view(n, -1, width, height, columns).permute(0, 3, 4, 1, 2)
+                    outputs.append(by_place.reshape(n, -1, width))
+            return torch.cat(distances, dim=1), torch.cat(centres, dim=1)
+
+    return Regression(_CHANNELS, anchors, num_convs=_TOWER)
+
+
 def _fcos(backbone: Any, *, classes: int, size: int) -> Detector:
     import torch
     from torchvision.models.detection import fcos
@@ -263,6 +288,7 @@ def _fcos(backbone: Any, *, classes: int, size: int) -> Detector:
     strides = [STRIDES[0] * 2**level for level in range(_LEVELS)]
     generator = AnchorGenerator(tuple((stride,) for stride in strides), ((1.0,),) * _LEVELS)
     head = fcos.FCOSHead(_CHANNELS, generator.num_anchors_per_location()[0], classes, num_convs=_TOWER)
+    head.regression_head = _regression(generator.num_anchors_per_location()[0])
     module = fcos.FCOS(backbone, classes, anchor_generator=generator, head=head)
 
     def seen(images: Any) -> tuple[Any, Any, list[Any]]:
