@@ -45,7 +45,13 @@ def test_a_task_without_pictures_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("", None), ("transparent", None), ("WHITE", (255, 255, 255)), ("#0f0", (0, 255, 0)), ("#102030", (16, 32, 48))],
+    [
+        ("", None),
+        ("transparent", None),
+        ("WHITE", (255, 255, 255)),
+        ("#0f0", (0, 255, 0)),
+        ("rgb(999,0,0)", (255, 0, 0)),
+    ],
 )
 def test_colours(text: str, expected: tuple[int, int, int] | None) -> None:
     assert pictured.colour(text) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,16 +28,18 @@ def segments(answers: Sequence[Mapping[str, Any]], *, seconds: float) -> list[di
             else:
                 found.append([answer])
         before = label
+    times = [answer["second"] for answer in answers]
     starts = {id(group): group[0]["second"] for group in found}
     result = []
     for group in found:
-        after = [answer["second"] for answer in answers if answer["second"] > group[-1]["second"]]
+        last = group[-1]["second"]
+        after = bisect.bisect_right(times, last)
         by_confidence = sorted(group, key=lambda answer: answer["confidence"])
         result.append(
             {
                 "label": group[0]["label"],
                 "start": starts[id(group)],
-                "end": min(after, default=max(seconds, group[-1]["second"])),
+                "end": times[after] if after < len(times) else max(seconds, last),
                 "frames": len(group),
                 "confidence": sum(answer["confidence"] for answer in group) / len(group),
                 "surest": _place(by_confidence[-1]),

@@ -70,7 +70,7 @@ def colour(text: str) -> Background:
             expected="a name such as white, a number such as #1e90ff, or transparent.",
             do="Correct it; in a URL write %23 for #.",
         ) from None
-    return red, green, blue
+    return min(max(red, 0), 255), min(max(green, 0), 255), min(max(blue, 0), 255)
 
 
 def picture(

@@ -233,7 +233,11 @@ async def _pictured(services: Services, served: Served, pictures: Pictures, aske
     """The answer as a PNG, and in headers what a client needs to take part in the loop."""
     task, data, given = served.predictor.info.task, pictures.files[0], pictures.background
     pictured.check(task)
-    behind = pictured.colour(given) if isinstance(given, str) else await asyncio.to_thread(decode, given)
+    behind = (
+        pictured.colour(given)
+        if isinstance(given, str)
+        else await asyncio.to_thread(decode, given, limits=services.limits)
+    )
     body = await _answer(services, served, data, asked)
     work = partial(pictured.picture, task, body, data, background=behind, limits=services.limits)
     content = await asyncio.wrap_future(services.answerer.also(work))

@@ -46,7 +46,7 @@ class Galleries:
             and (view := self._again(engine, sample_id, picture_id, label)) is not None
         ]
         if views:
-            gallery.add(self._ws, project, views, space=engine.space)
+            gallery.add(self._ws, project, views, space=engine.space, again=True)
         self._catch_up(project, engine)
         shortlist.refresh(engine.gallery)
 

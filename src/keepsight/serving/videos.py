@@ -13,9 +13,9 @@ from starlette.requests import Request
 
 from keepsight.data import scenes, video
 from keepsight.data.video import Ending, Frame, Sampling
-from keepsight.errors import BadInputError
+from keepsight.errors import BadInputError, NotReadyError, PictureError
+from keepsight.serving.answers import RETRY_AFTER_S, trace_of
 from keepsight.serving.answers import Request as PictureRequest
-from keepsight.serving.answers import trace_of
 from keepsight.serving.bodies import limited, told
 from keepsight.serving.events import Served
 
@@ -23,6 +23,8 @@ MAX_BYTES = 1024**3
 # Frames whose answers are computed while the next is decoded.
 AHEAD = 4
 
+# How often a frame is sent again where too much waits.
+TRIES = 5
 Answer = Callable[[bytes, PictureRequest], Awaitable[dict[str, Any]]]
 
 DOC: dict[str, Any] = {
@@ -93,7 +95,7 @@ async def _frames(file: BinaryIO, asked: PictureRequest, *, sampling: Sampling, 
         await asyncio.to_thread(frames.close)
     return {
         "frames": rows,
-        "segments": scenes.segments(rows, seconds=ending.seconds),
+        "segments": await asyncio.to_thread(scenes.segments, rows, seconds=ending.seconds),
         "video": {**ending.as_dict(), "trace_id": asked.trace_id},
     }
 
@@ -101,8 +103,18 @@ async def _frames(file: BinaryIO, asked: PictureRequest, *, sampling: Sampling, 
 async def _row(frame: Frame, asked: PictureRequest, *, answer: Answer) -> dict[str, Any]:
     data = await asyncio.to_thread(frame.jpeg)
     meta = {**asked.meta, "second": f"{frame.second:g}"}
-    body = await answer(data, PictureRequest(source=asked.source, meta=meta, trace_id=asked.trace_id))
-    return {"second": frame.second, "scene": frame.scene, **body}
+    place = {"second": frame.second, "scene": frame.scene}
+    for left in reversed(range(TRIES)):
+        try:
+            return {**place, **await answer(data, PictureRequest(asked.source, meta, asked.trace_id))}
+        except NotReadyError as error:
+            # Too much waits just now; frames can wait too.
+            if not left:
+                return {**place, **error.as_dict()}
+            await asyncio.sleep(RETRY_AFTER_S)
+        except PictureError as error:
+            return {**place, **error.as_dict()}
+    raise AssertionError("a try ends in an answer or an error")
 
 
 def _yes(text: str) -> bool:

@@ -402,7 +402,7 @@ def _raw(label: str | None, value: str | None) -> Any:
         return None if label is None else {"label": label}
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInputError(
             f"value is no JSON ({error}).", expected="the annotation as a JSON object.", do="Correct it."
         ) from None

@@ -258,3 +258,11 @@ def test_what_stands_in_the_way_is_told_failures_first() -> None:
     # Results of older versions have neither evidence nor binding.
     old = {"decision": "ask", "checks": [{"name": "test", "status": "cannot_tell", "reason": "Too few."}]}
     assert gate.open_reasons(old) == "Too few."
+
+
+def test_a_score_of_several_things_is_no_recall_of_one() -> None:
+    found = evidence()
+    graded = replace(found, test=replace(found.test, challenger=np.full(400, 0.95), champion=None))
+    decision, checks = judge(graded, min_recall={"knife": 0.9})
+    assert decision == "ask"
+    assert "gate.min_metric" in checks["recall of knife"].reason

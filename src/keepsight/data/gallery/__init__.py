@@ -125,11 +125,26 @@ def follow(ws: Workspace, project: str, engine: Enrolling, *, since: int) -> int
     return found.revision
 
 
-def add(ws: Workspace, project: str, views: Sequence[NewView], *, space: str) -> int:
-    """Makes views live for models of a space, and registers them with their pictures; the new revision."""
+def add(ws: Workspace, project: str, views: Sequence[NewView], *, space: str, again: bool = False) -> int:
+    """Makes views live for models of a space, and registers them with their pictures; the new revision.
+
+    Args:
+        ws: The workspace.
+        project: The project.
+        views: What is enrolled.
+        space: Which models can compare them.
+        again: They were enrolled before and are embedded anew: what was taken out meanwhile stays out.
+    """
     with ws.database.write("derived") as connection:
         revision = _next(ws, connection, project)
         table = schema.gallery
+        if again:
+            out = set(
+                connection.scalars(
+                    sa.select(table.c.sample_id).where(table.c.project_id == project, table.c.space == OUT)
+                )
+            )
+            views = [view for view in views if view.sample_id not in out]
         for part in rows.chunks(views):
             samples = [view.sample_id for view in part]
             connection.execute(

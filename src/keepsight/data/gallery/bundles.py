@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from keepsight.data import gallery, rows
-from keepsight.errors import KeepsightError
+from keepsight.errors import KeepsightError, StorageError
 from keepsight.runtime.bundle import Bundle
 from keepsight.runtime.outputs.recognition.engine import space_of
 from keepsight.runtime.outputs.recognition.gallery import PART, Gallery
@@ -77,6 +77,8 @@ def forget(ws: Workspace, project: str, sample_ids: Sequence[str], *, actor: str
         try:
             bundle = Bundle.from_bytes(ws.blobs.get(blob_id))
         except KeepsightError as error:
+            if isinstance(error, StorageError) and not isinstance(error.__cause__, FileNotFoundError):
+                raise  # a store that is away: the erasure has to be asked for again
             log.warning("Model %d of %s cannot be read, so nothing was erased from it: %s", number, project, error)
             continue
         if PART not in bundle.parts:

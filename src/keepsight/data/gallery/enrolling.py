@@ -135,6 +135,8 @@ def remove(ws: Workspace, project: str, name: str, *, actor: str, sample_id: str
             raise NotFoundError.among(f"picture of {name}", sample_id, [row.sample_id for row in mine])
         raise NotFoundError.among("enrolled name", name, sorted(known))
     taken = tuple((row.sample_id, row.picture_id) for row in found)
+    # First, so that what breaks off in between can be done again: the data set still says what is to go.
+    take_out(ws, project, taken)
     with ws.database.write() as connection:
         for row in found:
             others = [item for item in (row.value or {})["subjects"] if item["label"] != name]
@@ -153,7 +155,6 @@ def remove(ws: Workspace, project: str, name: str, *, actor: str, sample_id: str
             now=ws.clock(),
             detail={"name": name, "samples": [sample for sample, _ in taken]},
         )
-    take_out(ws, project, taken)
     return TakenOut(name, taken)
 
 

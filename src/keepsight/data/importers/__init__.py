@@ -19,7 +19,7 @@ from keepsight.data.importers import clips, marks
 from keepsight.data.importers.formats import detect, names
 from keepsight.data.importers.source import Entry, Source
 from keepsight.data.rows import PENDING
-from keepsight.errors import AnnotationError, BadInputError, DataError, PictureError
+from keepsight.errors import AnnotationError, BadInputError, DataError, PictureError, StorageError
 from keepsight.runtime import decode
 from keepsight.runtime.decode import DEFAULT_LIMITS
 from keepsight.store import audit
@@ -185,7 +185,7 @@ def _said(entry: Entry, data: bytes, *, parts: frozenset[str]) -> tuple[dict[str
     except PictureError:
         # Adding the picture says what is wrong with it.
         return None, ()
-    except AnnotationError as error:
+    except (AnnotationError, BadInputError, StorageError) as error:
         return None, (Rejected(entry.name, error.code, f"{error.found} {error.do}"),)
     named = [
         Rejected(f"{entry.name}: {item.where}" if item.where else entry.name, item.code, item.text) for item in faults

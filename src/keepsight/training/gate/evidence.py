@@ -22,9 +22,12 @@ class Settings(Protocol):
         """The value."""
 
 
+RIGHT_OR_WRONG = "is right on"
+
+
 def verb_of(scores: Scores) -> str:
     """How the mean of scores is told: answers that are right or wrong, or more or less right."""
-    return "scores" if bool(((scores > 0) & (scores < 1)).any()) else "is right on"
+    return "scores" if bool(((scores > 0) & (scores < 1)).any()) else RIGHT_OR_WRONG
 
 
 @dataclass(frozen=True)

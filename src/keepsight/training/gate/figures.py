@@ -18,7 +18,7 @@ from keepsight.training.gate.comparison import (
     paired_difference,
     pictures_needed,
 )
-from keepsight.training.gate.evidence import Evidence, Judged, Scores, Settings, verb_of
+from keepsight.training.gate.evidence import RIGHT_OR_WRONG, Evidence, Judged, Scores, Settings, verb_of
 from keepsight.training.gate.results import Check, Status, unknown
 from keepsight.training.gate.words import more, pictures, points
 from keepsight.training.slices import LEAST_PICTURES
@@ -85,6 +85,11 @@ def recall(evidence: Evidence, settings: Settings) -> list[Check]:
             known = names_of(test.names) or "none"
             told = f'There is no test picture of "{name}"; the classes there are: {known}.'
             checks.append(unknown(f"recall of {name}", least, told, evidence={"names": test.names}))
+            continue
+        if verb_of(test.challenger) != RIGHT_OR_WRONG:
+            # A score of a picture with several things says nothing about one of them.
+            told = f'Pictures of this task show several things. Ask for it with gate.min_metric: "recall of {name}".'
+            checks.append(unknown(f"recall of {name}", least, told))
             continue
         whose = f'of the test pictures of "{name}"'
         checks.append(_at_least(f"recall of {name}", whose, test.challenger[rows], least, groups=test.groups_of(rows)))

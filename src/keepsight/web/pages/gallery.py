@@ -55,10 +55,13 @@ async def enrol(request: Request, ws: Space, project: Project, who: Actor) -> Re
             expected="a name and at least one picture.",
             do="Type the name, then drop the pictures or choose their files.",
         )
-        return _page(request, ws, project, name=name, troubles=[error])
+        return await run_in_threadpool(_page, request, ws, project, name=name, troubles=[error])
     taken = await run_in_threadpool(galleries.take, request, ws, project, name=name, files=files, who=who)
     if taken.failed:
-        return _page(request, ws, project, name=name, enrolled=len(taken.done), troubles=list(taken.failed))
+        troubles = list(taken.failed)
+        return await run_in_threadpool(
+            _page, request, ws, project, name=name, enrolled=len(taken.done), troubles=troubles
+        )
     return back(f"/{project}/gallery", said="enrolled")
 
 
