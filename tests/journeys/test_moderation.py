@@ -65,6 +65,7 @@ def test_it_blocks_is_corrected_and_learns(policy: Workplace, pictures: list[Dem
         server.client.post(
             "/v1/shop/feedback", json={"prediction_id": first, "value": {"flags": truth[first]}}
         ).raise_for_status()
+        wait_for(lambda: server.get("review/next")["item"], "a picture to review")
         answered = 0
         while item := server.get("review/next")["item"]:
             server.post(f"review/{item['event_id']}", value={"flags": truth[item["event_id"]]})
