@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keepsight.errors import WeightsError
 from keepsight.runtime import rle
-from keepsight.zoo import fetch
+from tests import fetched
 from tests.journeys.place import Workplace
 
 pytestmark = pytest.mark.journey
@@ -30,10 +29,7 @@ SETTINGS = """projects:
 @pytest.fixture
 def place(tmp_path: Path, environment: dict[str, str], test_data: Path) -> Workplace:
     """A workspace with the weights, pictures and their masks, one mask of another size and one that is empty."""
-    try:
-        fetch.fetch("u2netp", cache=Path(environment["KEEPSIGHT_CACHE"]))
-    except WeightsError as error:
-        pytest.skip(error.found)
+    fetched.ensure("u2netp", cache=Path(environment["KEEPSIGHT_CACHE"]))
     root = tmp_path / "work"
     root.mkdir()
     (root / "keepsight.yaml").write_text(SETTINGS)

@@ -17,8 +17,8 @@ from keepsight.runtime.manifest import BundleInfo
 from keepsight.runtime.predictor import Predictor
 from keepsight.training import recipes
 from keepsight.training.recipes import Material
-from keepsight.zoo import catalogue, fetch, open_nsfw
-from tests import tiny
+from keepsight.zoo import catalogue, open_nsfw
+from tests import fetched, tiny
 
 N = 120
 
@@ -92,10 +92,7 @@ def test_a_stricter_rate_of_false_alarms_raises_the_thresholds(tmp_path: Path) -
 
 
 def test_the_pretrained_network_needs_no_pictures_and_judges_those_that_there_are(tmp_path: Path) -> None:
-    try:
-        fetch.fetch(open_nsfw.NAME)
-    except WeightsError as error:
-        pytest.skip(error.found)
+    fetched.ensure(open_nsfw.NAME)
     given = material(tmp_path, task="moderation", key="flags", names=("nsfw", "red"))
     trained = recipes.get("moderation", "pretrained")(given)
     assert trained.labels == ("nsfw",)

